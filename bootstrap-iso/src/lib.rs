@@ -1,0 +1,1 @@
+//! Kernel, initramfs and tether in one bootable, reproducible ISO.

@@ -1,0 +1,1 @@
+//! The multiplexer of containerVM serial ports: one link per VM, many clients.

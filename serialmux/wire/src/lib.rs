@@ -1,0 +1,1 @@
+//! The framed protocol between a containerVM and serialmux: sans-IO, no clock, no sockets.

@@ -1,0 +1,1 @@
+//! The session config of a containerVM: VIC's extraconfig encoding over serde, VMX files, sources and sinks.

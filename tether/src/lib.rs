@@ -1,0 +1,1 @@
+//! The agent of a containerVM: PID 1, the container process, and its end of serial0.
