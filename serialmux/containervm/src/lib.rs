@@ -1,1 +1,4 @@
 //! A containerVM described by a VMX file, and how to run one on QEMU.
+
+pub mod ext4;
+pub mod tree;
