@@ -1,4 +1,6 @@
 //! A containerVM described by a VMX file, and how to run one on QEMU.
 
 pub mod ext4;
+pub mod home;
+pub mod image;
 pub mod tree;
