@@ -1,0 +1,55 @@
+//! Bounds of a link; each says what it costs.
+
+use crate::time::Duration;
+
+/// Protocol versions this build speaks, lowest and highest.
+pub const PROTOCOLS: (u32, u32) = (1, 1);
+
+/// Bounds of a link.
+///
+/// Memory of one end, at most: `max_packet` × 4 for frames, `window` of references to sent
+/// packets, and per channel `send_buffer` (sending) or `receive_window` (receiving), times
+/// `max_channels`.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// Most record bytes in one packet either way. Larger costs latency behind it on a slow line.
+    pub max_packet: usize,
+    /// Record bytes in one packet until the line's rate is known.
+    pub first_packet: usize,
+    /// How long one packet may occupy the line; sizes packets to the measured rate.
+    pub packet_time: Duration,
+    /// Most bytes on the way and not acknowledged. Larger costs latency, smaller throughput.
+    pub window: usize,
+    /// Bytes of one channel kept until released by the peer.
+    pub send_buffer: usize,
+    /// Bytes of one channel the peer may send ahead of what was released here.
+    pub receive_window: u64,
+    /// Most channels open at once; further ones are refused.
+    pub max_channels: usize,
+    /// Longest wait before an acknowledgement that nobody asked to have at once.
+    pub ack_delay: Duration,
+    /// Silence after which a mux asks whether the guest is still there.
+    pub keepalive: Duration,
+}
+
+impl LinkConfig {
+    /// For a 16550 serial port, emulated or real: 10 KB/s to 1 MB/s.
+    pub fn uart() -> Self {
+        Self {
+            max_packet: 4096,
+            first_packet: 512,
+            packet_time: Duration::from_millis(10),
+            window: 64 * 1024,
+            send_buffer: 256 * 1024,
+            receive_window: 64 * 1024,
+            max_channels: 1024,
+            ack_delay: Duration::from_millis(10),
+            keepalive: Duration::from_secs(30),
+        }
+    }
+
+    /// The mux's end of the same: little on the way, as a guest's tty holds little.
+    pub fn uart_mux() -> Self {
+        Self { window: 16 * 1024, receive_window: 256 * 1024, ..Self::uart() }
+    }
+}

@@ -1,0 +1,188 @@
+//! The mux's end of a pipe before it has a session: who is there, and does it hold the key?
+//!
+//! ```text
+//!   SOLICIT … ──BEACON──▶ Asked(key id) ──offer(psk)──▶ HELLO … ──REPLY──▶ Established
+//! ```
+//!
+//! A greeter owns no channel and keeps nothing of what it reads but one partial frame, so a
+//! stranger on the port costs a few kilobytes.
+
+use crate::config::{LinkConfig, PROTOCOLS};
+use crate::frame::{Deframer, Frame, encode};
+use crate::handshake::{self, Entropy, HandshakeError, MuxHello, Offer, Protection};
+use crate::packet::{Header, Kind, clear, clear_body};
+use crate::psk::{KeyId, Psk};
+use crate::session::{Peer, Session};
+use crate::stats::LinkStats;
+use crate::time::{Duration, Instant};
+use core::fmt;
+
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// Body of a BEACON: key id, lowest and highest protocol.
+pub(crate) const BEACON_LEN: usize = 8 + 2;
+
+/// What a greeter found out.
+#[derive(Debug)]
+pub enum Greeting {
+    /// A guest with this key asks for a session. Answer with [`Greeter::offer`], or hang up.
+    Asked(KeyId),
+    /// The guest holds the key. The greeter is done; what `handle_bytes` left over is the link's.
+    Established(Box<Session>),
+    /// The guest will not: its own words, not authenticated.
+    Rejected(String),
+}
+
+/// Makes a session on a fresh pipe. See the module's text for the order of things.
+pub struct Greeter {
+    deframer: Deframer,
+    entropy: Entropy,
+    hello: MuxHello,
+    offer: Option<(KeyId, u8, Offer)>,
+    asked: Option<KeyId>,
+    retry_at: Instant,
+    retry_after: Duration,
+    stats: LinkStats,
+}
+
+impl fmt::Debug for Greeter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Greeter").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+impl Greeter {
+    /// A greeter for a pipe that has just appeared. `instance` names this run of the mux.
+    pub fn new(config: &LinkConfig, instance: [u8; 16], entropy: Entropy, now: Instant) -> Self {
+        let hello = MuxHello {
+            proto_min: PROTOCOLS.0,
+            proto_max: PROTOCOLS.1,
+            features: 0,
+            instance: instance.to_vec(),
+            max_packet: u32::try_from(config.max_packet).unwrap_or(u32::MAX),
+        };
+        Self {
+            deframer: Deframer::new(config.max_packet),
+            entropy,
+            hello,
+            offer: None,
+            asked: None,
+            retry_at: now,
+            retry_after: FIRST_RETRY,
+            stats: LinkStats::default(),
+        }
+    }
+
+    /// Takes bytes off the front of `input` until there is something to tell.
+    pub fn handle_bytes(&mut self, now: Instant, input: &mut &[u8]) -> Option<Greeting> {
+        while let Some(frame) = self.deframer.next(input) {
+            let Frame::Packet { packet, .. } = frame else {
+                self.stats.noise_bytes += 1;
+                continue;
+            };
+            let Ok((header, _)) = Header::parse(packet) else { continue };
+            if matches!(header.kind, Kind::Sealed | Kind::Plain) {
+                self.stats.strays += 1;
+                continue;
+            }
+            let Ok(body) = clear_body(packet) else {
+                self.stats.damaged += 1;
+                continue;
+            };
+            let body = body.to_vec();
+            let greeting = match header.kind {
+                Kind::Beacon => self.beacon(now, &body),
+                Kind::HelloReply => self.reply(header.tag, &body),
+                Kind::Reject => Some(Greeting::Rejected(text(&body))),
+                Kind::Hello | Kind::Solicit | Kind::Sealed | Kind::Plain => None,
+            };
+            if greeting.is_some() {
+                return greeting;
+            }
+        }
+        None
+    }
+
+    fn beacon(&mut self, now: Instant, body: &[u8]) -> Option<Greeting> {
+        let id = KeyId(*body.first_chunk()?);
+        if body.len() < BEACON_LEN {
+            return None;
+        }
+        if self.offer.as_ref().is_some_and(|(offered, ..)| *offered == id) {
+            self.retry_at = now;
+            return None;
+        }
+        self.offer = None;
+        self.asked = Some(id);
+        Some(Greeting::Asked(id))
+    }
+
+    /// Answers [`Greeting::Asked`] with the key that has this id.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] if no hello can be made.
+    pub fn offer(
+        &mut self,
+        now: Instant,
+        psk: &Psk,
+        protection: Protection,
+    ) -> Result<(), HandshakeError> {
+        let mut tag = [0];
+        (self.entropy)(&mut tag);
+        let offer = Offer::new(psk, protection, &self.hello, tag[0], &mut self.entropy)?;
+        self.offer = Some((psk.id(), tag[0], offer));
+        self.retry_at = now;
+        self.retry_after = FIRST_RETRY;
+        Ok(())
+    }
+
+    fn reply(&mut self, tag: u8, body: &[u8]) -> Option<Greeting> {
+        let (_, offered, offer) = self.offer.as_mut()?;
+        if *offered != tag {
+            self.stats.strays += 1;
+            return None;
+        }
+        match offer.answered(body).and_then(|(keys, hello)| {
+            let max_packet = usize::try_from(hello.max_packet).unwrap_or(usize::MAX);
+            let id = handshake::id(&hello.boot_id)?;
+            let (proto, features, agent) = (hello.proto, hello.features, hello.agent);
+            Ok(Session::new(keys, tag, Peer { id, proto, features, agent, max_packet }))
+        }) {
+            Ok(session) => Some(Greeting::Established(Box::new(session))),
+            Err(_) => {
+                self.stats.damaged += 1;
+                None
+            }
+        }
+    }
+
+    /// Appends what is due to the line; false if nothing is.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        if now < self.retry_at {
+            return false;
+        }
+        self.retry_at = now + self.retry_after;
+        self.retry_after = (self.retry_after * 2).min(LAST_RETRY);
+        // A delimiter first closes whatever garbage is on the line.
+        out.push(crate::frame::DELIMITER);
+        match &self.offer {
+            Some((_, _, offer)) => encode(&offer.packet, out),
+            None => {
+                let header = Header { kind: Kind::Solicit, tag: 0, number: 0 };
+                encode(&clear(header, &[]), out);
+            }
+        }
+        true
+    }
+
+    /// When to call [`poll_transmit`](Self::poll_transmit) next.
+    pub fn poll_timeout(&self) -> Instant {
+        self.retry_at
+    }
+}
+
+/// Unauthenticated text, made fit to print.
+fn text(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default());
+    text.chars().map(|c| if c.is_control() { '.' } else { c }).collect()
+}

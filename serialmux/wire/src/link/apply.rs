@@ -1,0 +1,359 @@
+//! What arrived is put into effect, record by record.
+
+use super::inflight::{Carried, Told};
+use super::{Channel, Event, FIRST_CREDIT, Half, Link, Owes};
+use crate::channel::{ChannelId, Class, Direction};
+use crate::record::{Ack, Record, RecordError, Records, ResetCode};
+use crate::recv::{RecvError, RecvHalf};
+use crate::send::SendHalf;
+use crate::time::{Duration, Instant};
+use bytes::Bytes;
+
+/// A peer with good keys that breaks the protocol. Class: close the session.
+#[derive(Debug, thiserror::Error)]
+enum Breach {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("channel {}: {}", .0.0, .1)]
+    Stream(ChannelId, RecvError),
+    #[error("acknowledgement of a packet never sent")]
+    Ack,
+    #[error("channel {} is used the wrong way round", .0.0)]
+    Direction(ChannelId),
+    #[error("closed by the peer: {0}")]
+    Closed(String),
+}
+
+/// What a packet asks for.
+#[derive(Debug, Default)]
+struct Asks {
+    eliciting: bool,
+    urgent: bool,
+}
+
+impl Link {
+    /// Puts a packet that opened into effect.
+    pub(super) fn apply(&mut self, now: Instant, number: u64, body: &[u8]) {
+        let Some(live) = &mut self.live else { return };
+        live.heard_at = now;
+        self.beacon_at = None;
+        let in_order = live.session.arrived().insert(number);
+        let mut asks = Asks::default();
+        for record in Records::new(body) {
+            let done = record.map_err(Breach::from).and_then(|record| {
+                asks.eliciting |= record.is_ack_eliciting();
+                self.record(now, &record, &mut asks)
+            });
+            if let Err(breach) = done {
+                self.breach(now, &breach);
+                return;
+            }
+        }
+        if asks.eliciting {
+            self.owe_ack(now, asks.urgent || !in_order);
+        }
+    }
+
+    fn owe_ack(&mut self, now: Instant, urgent: bool) {
+        const EVERY: u32 = 2;
+        let Some(live) = &mut self.live else { return };
+        live.unacked += 1;
+        live.largest_at = now;
+        let due = if urgent || live.unacked >= EVERY { now } else { now + self.config.ack_delay };
+        live.ack_at = Some(live.ack_at.map_or(due, |at| at.min(due)));
+    }
+
+    // The session ends at once here; the peer is told by one CLOSE, and by our silence if that
+    // is lost. A guest starts over with a beacon.
+    fn breach(&mut self, now: Instant, breach: &Breach) {
+        if let Some(responder) = &mut self.responder {
+            responder.unsettled(now + Duration::from_secs(1));
+        }
+        if !matches!(breach, Breach::Closed(_)) {
+            self.farewell = self.live.as_mut().map(|live| {
+                let mut records = Vec::new();
+                let text = breach.to_string();
+                let cut = text.floor_char_boundary(crate::record::MAX_TEXT);
+                let text = text.get(..cut).unwrap_or_default();
+                crate::record::put(&mut records, &Record::Close { code: 1, text });
+                let mut packet = Vec::new();
+                live.session.seal(&records, &mut packet);
+                packet
+            });
+        }
+        self.end_session(breach.to_string());
+    }
+
+    fn record(&mut self, now: Instant, record: &Record<'_>, asks: &mut Asks) -> Result<(), Breach> {
+        match *record {
+            Record::Ping => asks.urgent = true,
+            Record::Ack(ref ack) => self.acknowledged(now, ack)?,
+            Record::Open { channel, direction, fresh, class, next, limit, label } => {
+                asks.urgent |= class.is_urgent();
+                if !fresh {
+                    self.roster_seen += u64::from(!self.is_known(channel));
+                }
+                self.opened(channel, direction, class, next, limit, label);
+                self.check_roster();
+            }
+            Record::Accept { channel, next, released, limit } => {
+                self.accepted(channel, next, released, limit)?;
+            }
+            Record::Release { channel, released, limit } => {
+                self.released(channel, released, limit)?;
+            }
+            Record::Reset { channel, .. } => {
+                if self.channels.contains_key(&channel) {
+                    self.forget(channel);
+                    self.events.push_back(Event::Reset(channel));
+                }
+            }
+            Record::Roster { carried } => {
+                self.roster = Some(carried);
+                self.check_roster();
+            }
+            Record::Close { text, .. } => return Err(Breach::Closed(text.to_owned())),
+            Record::Data { channel, offset, fin, bytes } => {
+                asks.urgent |= self.data(channel, offset, fin, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_known(&self, id: ChannelId) -> bool {
+        self.channels.get(&id).is_some_and(|channel| channel.known)
+    }
+
+    // ---- channels ----
+
+    fn opened(
+        &mut self,
+        id: ChannelId,
+        direction: Direction,
+        class: Class,
+        next: u64,
+        limit: u64,
+        label: &[u8],
+    ) {
+        if self.responder.is_some() {
+            return;
+        }
+        let Some(channel) = self.channels.get_mut(&id) else {
+            self.opened_new(id, direction, class, next, limit, label);
+            return;
+        };
+        if channel.known || channel.undecided {
+            return;
+        }
+        channel.known = true;
+        let possible = match &mut channel.half {
+            Half::Send(send) => send.accept(next, next, limit),
+            Half::Recv(recv) => {
+                channel.owes.accept = true;
+                self.dirty.insert(id);
+                // `limit` is what the guest wrote so far; its end takes one offset more.
+                recv.next() <= limit + 1
+            }
+        };
+        if possible {
+            self.settle_sender(id, 1);
+        } else {
+            self.reset(id, ResetCode::Abandoned);
+            self.events.push_back(Event::RolledBack(id));
+        }
+    }
+
+    fn opened_new(
+        &mut self,
+        id: ChannelId,
+        direction: Direction,
+        class: Class,
+        next: u64,
+        limit: u64,
+        label: &[u8],
+    ) {
+        let code = if self.gone.contains(id.0.into()) {
+            Some(ResetCode::Unknown)
+        } else {
+            (self.channels.len() >= self.config.max_channels).then_some(ResetCode::Refused)
+        };
+        if let Some(code) = code {
+            if self.resets.len() < self.config.max_channels {
+                self.resets.insert(id, (code, true));
+            }
+            return;
+        }
+        let half = match direction {
+            Direction::ToMux => Half::Recv(RecvHalf::new(0, FIRST_CREDIT)),
+            Direction::ToGuest => {
+                Half::Send(SendHalf::new(next, self.config.send_buffer, limit, true))
+            }
+        };
+        let label = Bytes::copy_from_slice(label);
+        self.insert(id, direction, class, label.clone(), half, Owes::default());
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.known = true;
+            channel.undecided = true;
+        }
+        self.events.push_back(Event::Opened { channel: id, direction, class, label });
+    }
+
+    // All channels the guest carried over have been told: what it did not tell is gone there.
+    fn check_roster(&mut self) {
+        if self.responder.is_some() || self.roster.is_none_or(|n| self.roster_seen < n) {
+            return;
+        }
+        self.roster = None;
+        let missing: Vec<_> =
+            self.channels.iter().filter(|(_, channel)| !channel.known).map(|(id, _)| *id).collect();
+        for id in missing {
+            self.forget(id);
+            self.events.push_back(Event::Reset(id));
+        }
+    }
+
+    fn sender(&mut self, id: ChannelId) -> Result<Option<&mut SendHalf>, Breach> {
+        match self.channels.get_mut(&id) {
+            None => Ok(None),
+            Some(Channel { half: Half::Send(send), taken, .. }) => {
+                *taken = true;
+                Ok(Some(send))
+            }
+            Some(_) => Err(Breach::Direction(id)),
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        id: ChannelId,
+        next: u64,
+        released: u64,
+        limit: u64,
+    ) -> Result<(), Breach> {
+        let Some(send) = self.sender(id)? else { return Ok(()) };
+        let before = send.base();
+        if send.accept(next, released, limit) {
+            let freed = send.base() - before;
+            self.settle_sender(id, freed);
+        } else {
+            self.reset(id, ResetCode::Abandoned);
+            self.events.push_back(Event::RolledBack(id));
+        }
+        Ok(())
+    }
+
+    fn released(&mut self, id: ChannelId, released: u64, limit: u64) -> Result<(), Breach> {
+        let Some(send) = self.sender(id)? else { return Ok(()) };
+        let freed = send.release(released, limit) as u64;
+        self.settle_sender(id, freed);
+        Ok(())
+    }
+
+    // After bytes were released or credit was given.
+    fn settle_sender(&mut self, id: ChannelId, freed: u64) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Half::Send(send) = &channel.half else { return };
+        if send.is_released() {
+            self.forget(id);
+            self.events.push_back(Event::Closed(id));
+            return;
+        }
+        if freed > 0 && channel.full {
+            channel.full = false;
+            self.events.push_back(Event::Writable(id));
+        }
+        self.wake(id);
+    }
+
+    fn data(&mut self, id: ChannelId, offset: u64, fin: bool, bytes: &[u8]) -> Result<bool, Breach> {
+        let Some(channel) = self.channels.get_mut(&id) else { return Ok(false) };
+        let urgent = channel.class.is_urgent() || fin;
+        let Half::Recv(recv) = &mut channel.half else { return Err(Breach::Direction(id)) };
+        if !channel.closing {
+            recv.insert(offset, bytes, fin).map_err(|error| Breach::Stream(id, error))?;
+            self.tell_readable(id);
+        }
+        Ok(urgent)
+    }
+
+    // ---- acknowledgements ----
+
+    fn acknowledged(&mut self, now: Instant, ack: &Ack) -> Result<(), Breach> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        let next = live.next_number;
+        let told = live.in_flight.acknowledged(now, next, ack).ok_or(Breach::Ack)?;
+        let Told { arrived, lost, n_lost, newest_sent, delivered } = told;
+        self.stats.lost += n_lost;
+        if let Some(sent_at) = newest_sent {
+            let delay = Duration::from_micros(ack.delay_us.min(1_000_000));
+            live.rtt.sample(now.since(sent_at).saturating_sub(delay));
+            live.backoff = Duration::ZERO;
+            if let Some((bytes, since, idle)) = delivered {
+                live.rtt.delivered(bytes, since, now, idle);
+            }
+        }
+        live.probe_at = None;
+        self.arm_probe(now);
+        arrived.into_iter().for_each(|carried| self.arrived(carried));
+        lost.into_iter().for_each(|carried| self.lost(carried));
+        Ok(())
+    }
+
+    fn arrived(&mut self, carried: Carried) {
+        match carried {
+            Carried::Data(id, stretch) => {
+                if let Some(Channel { half: Half::Send(send), .. }) = self.channels.get_mut(&id) {
+                    send.acknowledged(&stretch);
+                }
+            }
+            Carried::Open(id) => {
+                if let Some(channel) = self.channels.get_mut(&id) {
+                    channel.known = true;
+                }
+            }
+            Carried::Release(id, released) => {
+                let done = self.channels.get(&id).is_some_and(|channel| match &channel.half {
+                    Half::Recv(recv) => channel.closing && recv.next() == released,
+                    Half::Send(_) => false,
+                });
+                if done {
+                    self.forget(id);
+                }
+            }
+            Carried::Reset(id) => {
+                self.resets.remove(&id);
+            }
+            Carried::Accept(_) | Carried::Roster => {}
+        }
+    }
+
+    fn lost(&mut self, carried: Carried) {
+        let mut owe = |id: ChannelId, what: fn(&mut Owes)| {
+            if let Some(channel) = self.channels.get_mut(&id) {
+                what(&mut channel.owes);
+                self.dirty.insert(id);
+            }
+        };
+        match carried {
+            Carried::Open(id) => owe(id, |owes| owes.open = true),
+            Carried::Accept(id) => owe(id, |owes| owes.accept = true),
+            Carried::Release(id, _) => owe(id, |owes| owes.release = true),
+            Carried::Roster => {
+                if let Some(live) = &mut self.live {
+                    live.owes_roster = true;
+                }
+            }
+            Carried::Reset(id) => {
+                if let Some((_, due)) = self.resets.get_mut(&id) {
+                    *due = true;
+                }
+            }
+            Carried::Data(id, stretch) => {
+                if let Some(Channel { half: Half::Send(send), .. }) = self.channels.get_mut(&id) {
+                    send.lost(&stretch);
+                }
+                self.wake(id);
+            }
+        }
+    }
+}

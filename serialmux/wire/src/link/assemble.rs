@@ -1,0 +1,234 @@
+//! The next packet for the line, put together as late as possible.
+
+use super::inflight::Carried;
+use super::{Channel, Half, Link};
+use crate::channel::{ChannelId, Direction};
+use crate::frame;
+use crate::record::{self, Record, data_overhead};
+use crate::time::Instant;
+use std::time::Duration;
+
+/// Less payload than this is not worth a DATA record in a packet that has other records.
+const WORTHWHILE: usize = 32;
+/// Never fewer bytes on the way than this, however short the line.
+const MIN_WINDOW: usize = 2048;
+/// Smallest packet the rate can cut to.
+const MIN_PACKET: usize = 256;
+
+impl Link {
+    /// Appends the next frame to `out`; false if there is nothing to send now.
+    ///
+    /// One frame at a time, so that what is most urgent when the line takes it is what goes.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        let clear = self.farewell.take();
+        let clear = clear.or_else(|| self.responder.as_mut().and_then(|r| r.poll_transmit(now)));
+        if let Some(packet) = clear {
+            // A delimiter first closes whatever firmware or kernel left on the line.
+            out.push(frame::DELIMITER);
+            frame::encode(&packet, out);
+        } else if !self.assemble(now, out) {
+            return false;
+        }
+        self.stats.bytes_out += (out.len() - before) as u64;
+        self.stats.packets_out += 1;
+        true
+    }
+
+    fn assemble(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        let Some(live) = &self.live else { return false };
+        let may_elicit = live.in_flight.bytes() < self.window();
+        let limit = self.packet_limit();
+        let mut records = core::mem::take(&mut self.records);
+        records.clear();
+        let mut carried = Vec::new();
+        let mut eliciting = self.put_ping(&mut records);
+        if may_elicit {
+            self.put_owed(limit, &mut records, &mut carried);
+            self.put_data(limit, &mut records, &mut carried);
+        }
+        eliciting |= !carried.is_empty();
+        self.put_ack(now, &mut records);
+        let sent = !records.is_empty();
+        if sent {
+            self.seal(now, &records, eliciting, carried, out);
+        }
+        self.records = records;
+        sent
+    }
+
+    fn seal(
+        &mut self,
+        now: Instant,
+        records: &[u8],
+        eliciting: bool,
+        carried: Vec<Carried>,
+        out: &mut Vec<u8>,
+    ) {
+        let idle = self.schedule.is_empty();
+        let Some(live) = &mut self.live else { return };
+        let number = live.session.seal(records, &mut self.packet);
+        live.next_number = number + 1;
+        frame::encode(&self.packet, out);
+        if eliciting {
+            live.in_flight.insert(number, now, self.packet.len(), carried, idle);
+            live.probe_at = None;
+            self.arm_probe(now);
+        }
+    }
+
+    /// Sets when to ask if nothing comes back.
+    pub(super) fn arm_probe(&mut self, now: Instant) {
+        let Some(live) = &mut self.live else { return };
+        if live.in_flight.is_empty() {
+            live.probe_at = None;
+        } else if live.probe_at.is_none() {
+            let wait = live.rtt.pto(self.config.ack_delay).max(live.backoff);
+            live.probe_at = Some(now + wait);
+        }
+    }
+
+    fn put_ping(&mut self, records: &mut Vec<u8>) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        let due = core::mem::take(&mut live.ping);
+        if due {
+            record::put(records, &Record::Ping);
+        }
+        due
+    }
+
+    // Goes out when due, or along with anything else.
+    fn put_ack(&mut self, now: Instant, records: &mut Vec<u8>) {
+        let Some(live) = &mut self.live else { return };
+        let due = live.ack_at.is_some_and(|at| at <= now);
+        if live.unacked == 0 || (records.is_empty() && !due) {
+            return;
+        }
+        let delay = u64::try_from(now.since(live.largest_at).as_micros()).unwrap_or(u64::MAX);
+        let ack = live.session.arrived().ack(delay);
+        record::put(records, &Record::Ack(ack));
+        (live.unacked, live.ack_at) = (0, None);
+    }
+
+    fn put_owed(&mut self, limit: usize, records: &mut Vec<u8>, carried: &mut Vec<Carried>) {
+        const LONGEST: usize = record::MAX_LABEL + 64;
+        if let Some(live) = &mut self.live
+            && core::mem::take(&mut live.owes_roster)
+        {
+            let n = self.roster.unwrap_or(0);
+            record::put(records, &Record::Roster { carried: n });
+            carried.push(Carried::Roster);
+        }
+        for (id, (code, due)) in &mut self.resets {
+            if *due && records.len() < limit {
+                *due = false;
+                record::put(records, &Record::Reset { channel: *id, code: *code as u64 });
+                carried.push(Carried::Reset(*id));
+            }
+        }
+        while let Some(id) = self.dirty.first().copied() {
+            if !records.is_empty() && records.len() + LONGEST > limit {
+                return;
+            }
+            self.dirty.remove(&id);
+            if let Some(channel) = self.channels.get_mut(&id) {
+                put_channel(id, channel, records, carried);
+            }
+        }
+    }
+
+    fn put_data(&mut self, limit: usize, records: &mut Vec<u8>, carried: &mut Vec<Carried>) {
+        let start = records.len();
+        while let Some((class, id)) = self.schedule.next() {
+            let Some(channel) = self.channels.get_mut(&id) else { continue };
+            let Half::Send(send) = &channel.half else { continue };
+            let space = limit.saturating_sub(records.len());
+            let overhead = data_overhead(id, send.end(), limit);
+            if space < overhead + WORTHWHILE && !records.is_empty() {
+                self.schedule.put_back(class, id);
+                return;
+            }
+            channel.scheduled = false;
+            if channel.direction == Direction::ToMux && !channel.known {
+                channel.owes.open = true;
+                put_channel(id, channel, records, carried);
+            }
+            let space = limit.saturating_sub(records.len()).saturating_sub(overhead);
+            let before = records.len();
+            put_stretch(id, channel, space.max(WORTHWHILE), records, carried);
+            self.schedule.spend(class, records.len() - before);
+            self.wake(id);
+            if records.len() - start >= limit {
+                return;
+            }
+        }
+    }
+
+    fn window(&self) -> usize {
+        let Some(live) = &self.live else { return 0 };
+        let (Some(rate), Some(rtt)) = (live.rtt.rate(), live.rtt.min()) else {
+            return self.config.window.min(4 * self.config.first_packet);
+        };
+        // A floor of 20 ms: acknowledgements are delayed, and a guest's scheduling is coarse.
+        let round = rtt.max(Duration::from_millis(20)).as_micros();
+        let product = u128::from(rate) * round * 2 / 1_000_000;
+        usize::try_from(product).unwrap_or(usize::MAX).clamp(MIN_WINDOW, self.config.window)
+    }
+
+    fn packet_limit(&self) -> usize {
+        let Some(live) = &self.live else { return 0 };
+        let most = self.config.max_packet.min(live.session.peer().max_packet).max(MIN_PACKET);
+        let wanted = live.rtt.rate().map_or(self.config.first_packet, |rate| {
+            let bytes = u128::from(rate) * self.config.packet_time.as_micros() / 1_000_000;
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        });
+        wanted.clamp(MIN_PACKET, most)
+    }
+}
+
+fn put_channel(
+    id: ChannelId,
+    channel: &mut Channel,
+    records: &mut Vec<u8>,
+    carried: &mut Vec<Carried>,
+) {
+    let owes = core::mem::take(&mut channel.owes);
+    let Channel { direction, class, label, half, in_roster, .. } = channel;
+    if owes.open {
+        let (next, limit) = match half {
+            Half::Send(send) => (send.base(), send.end()),
+            Half::Recv(recv) => (recv.next(), recv.advertise()),
+        };
+        let (direction, class, fresh) = (*direction, *class, !*in_roster);
+        let open = Record::Open { channel: id, direction, fresh, class, next, limit, label };
+        record::put(records, &open);
+        carried.push(Carried::Open(id));
+    }
+    let Half::Recv(recv) = half else { return };
+    if owes.accept {
+        let (next, released) = (recv.next(), recv.released());
+        let limit = recv.advertise();
+        record::put(records, &Record::Accept { channel: id, next, released, limit });
+        carried.push(Carried::Accept(id));
+    }
+    if owes.release {
+        let released = recv.released();
+        let limit = recv.advertise();
+        record::put(records, &Record::Release { channel: id, released, limit });
+        carried.push(Carried::Release(id, released));
+    }
+}
+
+fn put_stretch(
+    id: ChannelId,
+    channel: &mut Channel,
+    space: usize,
+    records: &mut Vec<u8>,
+    carried: &mut Vec<Carried>,
+) {
+    let Half::Send(send) = &mut channel.half else { return };
+    let Some(stretch) = send.take(space) else { return };
+    let (a, b) = send.bytes(&stretch.range);
+    record::put_data(records, id, stretch.range.start, stretch.fin, [a, b]);
+    carried.push(Carried::Data(id, stretch));
+}

@@ -1,0 +1,123 @@
+//! Packets on the way: what was in each, which arrived, which are lost.
+//!
+//! The line is first-in first-out, so a packet is lost as soon as a later one is known to have
+//! arrived (loss threshold 1). Silence alone never declares a loss: it makes us ask, and the answer
+//! tells.
+
+use crate::channel::ChannelId;
+use crate::record::Ack;
+use crate::send::Stretch;
+use crate::time::Instant;
+use std::collections::BTreeMap;
+
+/// What a packet carried that matters when it arrives or is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Carried {
+    Open(ChannelId),
+    Accept(ChannelId),
+    Release(ChannelId, u64),
+    Reset(ChannelId),
+    Roster,
+    Data(ChannelId, Stretch),
+}
+
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) at: Instant,
+    pub(super) bytes: usize,
+    pub(super) carried: Vec<Carried>,
+    delivered: u64,
+    delivered_at: Instant,
+    idle: bool,
+}
+
+/// What one ACK told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) arrived: Vec<Carried>,
+    pub(super) lost: Vec<Carried>,
+    pub(super) n_lost: u64,
+    /// When the newest of the newly acknowledged was sent.
+    pub(super) newest_sent: Option<Instant>,
+    /// Bytes delivered, since when, and whether the sender was idle, for the rate.
+    pub(super) delivered: Option<(u64, Instant, bool)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    sent: BTreeMap<u64, Sent>,
+    bytes: usize,
+    delivered: u64,
+    delivered_at: Instant,
+    largest_acked: Option<u64>,
+}
+
+impl InFlight {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent.is_empty()
+    }
+
+    /// A packet went out; `idle`: there was nothing more to send.
+    pub(super) fn insert(
+        &mut self,
+        number: u64,
+        at: Instant,
+        bytes: usize,
+        carried: Vec<Carried>,
+        idle: bool,
+    ) {
+        if self.sent.is_empty() {
+            self.delivered_at = at;
+        }
+        self.bytes += bytes;
+        let (delivered, delivered_at) = (self.delivered, self.delivered_at);
+        self.sent.insert(number, Sent { at, bytes, carried, delivered, delivered_at, idle });
+    }
+
+    /// Applies an ACK. `None` if it acknowledges what was never sent.
+    pub(super) fn acknowledged(&mut self, now: Instant, next: u64, ack: &Ack) -> Option<Told> {
+        let mut told = Told::default();
+        let (_, largest) = *ack.ranges.first()?;
+        if largest >= next {
+            return None;
+        }
+        for (low, high) in &ack.ranges {
+            while let Some((&number, _)) = self.sent.range(*low..=*high).next_back() {
+                let Some(sent) = self.sent.remove(&number) else { break };
+                self.bytes -= sent.bytes;
+                self.delivered += sent.bytes as u64;
+                told.arrived.extend(sent.carried);
+                if told.newest_sent.is_none() {
+                    told.newest_sent = Some(sent.at);
+                    told.delivered = Some((sent.delivered, sent.delivered_at, sent.idle));
+                }
+            }
+        }
+        if told.newest_sent.is_some() {
+            self.delivered_at = now;
+            told.delivered = told
+                .delivered
+                .map(|(before, since, idle)| (self.delivered - before, since, idle));
+        }
+        self.largest_acked = self.largest_acked.max(Some(largest));
+        self.declare_lost(&mut told);
+        Some(told)
+    }
+
+    fn declare_lost(&mut self, told: &mut Told) {
+        let Some(largest) = self.largest_acked else { return };
+        while let Some(entry) = self.sent.first_entry() {
+            if *entry.key() >= largest {
+                break;
+            }
+            let sent = entry.remove();
+            self.bytes -= sent.bytes;
+            told.n_lost += 1;
+            told.lost.extend(sent.carried);
+        }
+    }
+}

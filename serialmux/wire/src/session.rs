@@ -1,0 +1,203 @@
+//! One set of keys and its packet numbers: sealing, opening, and what arrived.
+
+use crate::packet::{CRC_LEN, HEADER_LEN, Header, Kind, PacketError, SEAL_LEN, expand_number};
+use crate::ranges::RangeSet;
+use crate::record::Ack;
+
+/// Ranges of received numbers remembered; older ones count as received.
+const MAX_RANGES: usize = 32;
+
+/// What protects packets.
+#[derive(Debug)]
+pub(crate) enum Keys {
+    /// Keys of a Noise handshake; each direction has its own.
+    Sealed(Box<snow::StatelessTransportState>),
+    /// A CRC-32C that also covers who sent the packet, so that a line that echoes is no peer.
+    Plain {
+        /// Whether this end is the mux.
+        mux: bool,
+    },
+}
+
+impl Keys {
+    pub(crate) fn sealed(noise: snow::StatelessTransportState) -> Self {
+        Self::Sealed(Box::new(noise))
+    }
+
+    pub(crate) fn plain(mux: bool) -> Self {
+        Self::Plain { mux }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Sealed(_) => Kind::Sealed,
+            Self::Plain { .. } => Kind::Plain,
+        }
+    }
+}
+
+/// Who is at the other end, as the handshake proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// At the guest: this run of the mux. At the mux: this boot of the guest.
+    pub id: [u8; 16],
+    /// Protocol version agreed.
+    pub proto: u32,
+    /// Features agreed, as bits.
+    pub features: u64,
+    /// Name and version of the agent; empty at the guest.
+    pub agent: String,
+    /// Most record bytes the peer takes in one packet.
+    pub max_packet: usize,
+}
+
+/// One set of keys, from its handshake to the next.
+#[derive(Debug)]
+pub struct Session {
+    keys: Keys,
+    tag: u8,
+    next_number: u64,
+    arrived: Arrived,
+    peer: Peer,
+}
+
+/// A packet that is not of this session or does not open. Class: drop, count, go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// Of another session.
+    #[error("packet of another session")]
+    Stray,
+    /// Seen before.
+    #[error("packet number {0} was seen before")]
+    Duplicate(u64),
+    /// The seal or checksum does not fit.
+    #[error("packet number {0} does not open")]
+    Damaged(u64),
+}
+
+impl Session {
+    pub(crate) fn new(keys: Keys, tag: u8, peer: Peer) -> Self {
+        Self { keys, tag, next_number: 0, arrived: Arrived::default(), peer }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Seals `records` into a packet; returns its number, which is never used again.
+    pub(crate) fn seal(&mut self, records: &[u8], packet: &mut Vec<u8>) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        let header = Header { kind: self.keys.kind(), tag: self.tag, number: number as u32 };
+        packet.clear();
+        packet.extend_from_slice(&header.to_bytes());
+        match &self.keys {
+            Keys::Sealed(noise) => {
+                packet.resize(HEADER_LEN + records.len() + SEAL_LEN, 0);
+                let sealed = packet
+                    .get_mut(HEADER_LEN..)
+                    .and_then(|dest| noise.write_message(number, records, dest).ok());
+                // Fails only beyond 65,519 bytes, which no configuration reaches; an empty packet
+                // is noise to the peer.
+                packet.truncate(sealed.map_or(0, |n| HEADER_LEN + n));
+            }
+            Keys::Plain { mux } => {
+                packet.extend_from_slice(records);
+                let crc = plain_crc(*mux, packet);
+                packet.extend_from_slice(&crc.to_le_bytes());
+            }
+        }
+        number
+    }
+
+    /// Opens a packet into `records`; returns its number. Does not yet count it as arrived.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn open(
+        &self,
+        header: Header,
+        packet: &[u8],
+        records: &mut Vec<u8>,
+    ) -> Result<u64, OpenError> {
+        if header.kind != self.keys.kind() || header.tag != self.tag {
+            return Err(OpenError::Stray);
+        }
+        let number = expand_number(header.number, self.arrived.next());
+        if self.arrived.contains(number) {
+            return Err(OpenError::Duplicate(number));
+        }
+        let damaged = OpenError::Damaged(number);
+        let body = packet.get(HEADER_LEN..).ok_or(damaged)?;
+        match &self.keys {
+            Keys::Sealed(noise) => {
+                records.resize(body.len(), 0);
+                let n = noise.read_message(number, body, records).map_err(|_| damaged)?;
+                records.truncate(n);
+            }
+            Keys::Plain { mux } => {
+                let body = plain_body(!mux, packet).map_err(|_| damaged)?;
+                records.clear();
+                records.extend_from_slice(body);
+            }
+        }
+        Ok(number)
+    }
+
+    /// What arrived in this session.
+    pub(crate) fn arrived(&mut self) -> &mut Arrived {
+        &mut self.arrived
+    }
+}
+
+fn plain_crc(from_mux: bool, packet: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&[u8::from(from_mux)]), packet)
+}
+
+fn plain_body(from_mux: bool, packet: &[u8]) -> Result<&[u8], PacketError> {
+    let short = PacketError::Short(packet.len());
+    let (covered, crc) = packet.split_last_chunk::<CRC_LEN>().ok_or(short)?;
+    if plain_crc(from_mux, covered) != u32::from_le_bytes(*crc) {
+        return Err(PacketError::Checksum);
+    }
+    covered.get(HEADER_LEN..).ok_or(short)
+}
+
+/// Numbers of packets that arrived.
+#[derive(Debug, Default)]
+pub(crate) struct Arrived {
+    numbers: RangeSet,
+    /// Everything below counts as arrived.
+    floor: u64,
+    next: u64,
+}
+
+impl Arrived {
+    fn next(&self) -> u64 {
+        self.next
+    }
+
+    fn contains(&self, number: u64) -> bool {
+        number < self.floor || self.numbers.contains(number)
+    }
+
+    /// Counts a packet as arrived; returns whether it came right after the one before.
+    pub(crate) fn insert(&mut self, number: u64) -> bool {
+        let in_order = number == self.next;
+        self.next = self.next.max(number + 1);
+        self.numbers.insert(number..number + 1);
+        if self.numbers.len() > MAX_RANGES
+            && let Some(oldest) = self.numbers.pop_first()
+        {
+            self.floor = oldest.end;
+        }
+        in_order
+    }
+
+    /// The newest ranges, for the peer.
+    pub(crate) fn ack(&self, delay_us: u64) -> Ack {
+        let ranges = self.numbers.descending().take(crate::record::MAX_ACK_RANGES);
+        Ack { delay_us, ranges: ranges.map(|r| (r.start, r.end - 1)).collect() }
+    }
+}

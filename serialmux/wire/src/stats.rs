@@ -1,0 +1,28 @@
+//! What happened on a link, counted; every loss has a counter.
+
+/// Counters of one end of a link since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Bytes handed in from the line.
+    pub bytes_in: u64,
+    /// Bytes handed out for the line.
+    pub bytes_out: u64,
+    /// Packets that passed their checks.
+    pub packets_in: u64,
+    /// Packets made.
+    pub packets_out: u64,
+    /// Bytes between frames that are not a packet: text, damage.
+    pub noise_bytes: u64,
+    /// Frames that look like a packet and fail a check.
+    pub damaged: u64,
+    /// Packets seen before.
+    pub duplicates: u64,
+    /// Packets of another session.
+    pub strays: u64,
+    /// Packets of ours that were lost.
+    pub lost: u64,
+    /// Times the peer was asked because nothing came back.
+    pub probes: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+}
