@@ -1,0 +1,254 @@
+//! Tests of the spec: the keys of VIC's field tables, both generations, and our own.
+
+use super::*;
+
+const ID: &str = "e8f2f2b4b0e6f6a2b4d0c0ffee00112233445566778899aabbccddeeff001122";
+
+/// A key set as VIC's encoder makes it, `ID` standing for the container's id.
+const VIC: &str = r#"
+guestinfo.vice./common/id = "ID"
+common/name = "happy_turing"
+guestinfo.vice..createtime = "1500000000000000000"
+guestinfo.vice./sessions = "ID"
+guestinfo.vice./sessions|ID/common/id = "ID"
+guestinfo.vice./sessions|ID/cmd/Path = "/bin/sh"
+guestinfo.vice./sessions|ID/cmd/Args~ = "/bin/sh|7C-c|7Cecho a|7Cb"
+guestinfo.vice./sessions|ID/cmd/Args = "2"
+guestinfo.vice./sessions|ID/cmd/Env~ = "PATH=/bin|7CA=b"
+guestinfo.vice./sessions|ID/cmd/Env = "1"
+guestinfo.vice./sessions|ID/cmd/Dir = "/"
+guestinfo.vice./sessions|ID/tty = "true"
+guestinfo.vice./sessions|ID/attach = "true"
+guestinfo.vice./sessions|ID/openstdin = "true"
+guestinfo.vice./sessions|ID/active = "true"
+guestinfo.vice./sessions|ID/restart = "false"
+guestinfo.vice..sessions|ID.runblock = "true"
+guestinfo.vice./sessions|ID/stopSignal = "15"
+guestinfo.vice./sessions|ID/User = "u"
+guestinfo.vice./sessions|ID/Group = "g"
+guestinfo.vice./networks = "bridge"
+guestinfo.vice./networks|bridge/Common/id = "192"
+guestinfo.vice./networks|bridge/Common/name = "bridge"
+guestinfo.vice./networks|bridge/static = "true"
+guestinfo.vice./networks|bridge/ip/IP = "AAAAAAAAAAAAAP//rBAAAg=="
+guestinfo.vice./networks|bridge/ip/Mask = "//8AAA=="
+guestinfo.vice./networks|bridge/network/dns = "1"
+guestinfo.vice./networks|bridge/network/dns|0 = "rBAAAQ=="
+guestinfo.vice./networks|bridge/network/dns|1 = "AAAAAAAAAAAAAP//CAgICA=="
+guestinfo.vice./networks|bridge/network/destinations = "0"
+guestinfo.vice./networks|bridge/network/destinations|0/IP = "CgAAAA=="
+guestinfo.vice./networks|bridge/network/destinations|0/Mask = "/wAAAA=="
+guestinfo.vice./networks|bridge/network/pools = "0"
+guestinfo.vice./networks|bridge/network/pools|0/first = "rBAAAg=="
+guestinfo.vice./networks|bridge/network/pools|0/last = "rBD//g=="
+guestinfo.vice..networks|bridge.network.type = "bridge"
+guestinfo.vice./networks|bridge/network/TrustLevel = "2"
+guestinfo.vice./networks|bridge/ports = "1"
+guestinfo.vice./networks|bridge/ports~ = "80/tcp|7C8080:80/tcp"
+networks|bridge/network/aliases~ = "a:b"
+networks|bridge/network/aliases = "0"
+guestinfo.vice./mounts = "n|7Cvol.1"
+guestinfo.vice./mounts|vol/1/source/Scheme = "label"
+guestinfo.vice./mounts|vol/1/source/Path = "d0573dc600f0f819"
+guestinfo.vice./mounts|vol/1/dest = "/v"
+guestinfo.vice./mounts|n/source/Scheme = "nfs"
+guestinfo.vice./mounts|n/source/Host = "nfs.example.com"
+guestinfo.vice./mounts|n/source/Path = "/exports/v1"
+guestinfo.vice./mounts|n/mode = "addr=nfs.example.com"
+guestinfo.vice./mounts|n/dest = "/n"
+guestinfo.vice./mounts|n/copymode = "1"
+guestinfo.vice./key = "LS0tLS1CRUdJTg=="
+guestinfo.vice./diagnostics/debug = "3"
+guestinfo.vice./diagnostics/syslog/Network = "tcp"
+guestinfo.vice./diagnostics/syslog/RAddr = "1.2.3.4:514"
+guestinfo.vice./execs@non-persistent = "E1"
+guestinfo.vice./execs|E1/cmd/Path@non-persistent = "ls"
+guestinfo.vice./execs|E1/cmd/Dir@non-persistent = "<nil>"
+guestinfo.vice./version/PluginVersion = "10"
+annotations = "docker/x"
+annotations|docker/x = "y"
+"#;
+
+fn vic() -> Spec {
+    Spec::from_vmx(&Vmx::parse(VIC.replace("ID", ID)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_key_set_of_vic_is_read_whole() {
+    let spec = vic();
+    assert_eq!((spec.id.as_str(), spec.name.as_str()), (ID, "happy_turing"));
+    assert_eq!(spec.create_time, 1_500_000_000_000_000_000);
+    let session = spec.primary().unwrap();
+    assert_eq!(session.cmd.path, "/bin/sh");
+    assert_eq!(session.cmd.args, ["/bin/sh", "-c", "echo a"], "VIC's own loss");
+    assert_eq!(session.cmd.env, ["PATH=/bin", "A=b"]);
+    assert_eq!(session.cmd.dir, "/");
+    assert!(
+        session.tty && session.attach && session.open_stdin && session.active && session.run_block
+    );
+    assert!(!session.restart);
+    assert_eq!(session.stop_signal, "15");
+    assert_eq!((session.user.as_str(), session.group.as_str()), ("u", "g"));
+    assert_eq!(spec.key.0, b"-----BEGIN");
+    assert_eq!(spec.diagnostics.debug, 3);
+    let syslog = spec.diagnostics.syslog.unwrap();
+    assert_eq!((syslog.network.as_str(), syslog.address.as_str()), ("tcp", "1.2.3.4:514"));
+    assert_eq!(spec.execs["E1"].id, "E1");
+    assert_eq!(spec.execs["E1"].cmd.path, "ls");
+    assert_eq!(spec.execs["E1"].cmd.dir, "");
+    assert_eq!(spec.version.plugin_version, 10);
+    assert_eq!(spec.annotations["docker/x"], "y");
+    assert_eq!(spec.link, LinkSpec::default());
+}
+
+#[test]
+fn networks_and_mounts_of_vic_are_read_whole() {
+    let spec = vic();
+    let bridge = &spec.networks["bridge"];
+    assert_eq!(
+        (bridge.slot(), bridge.name.as_str(), bridge.is_static),
+        (Some(192), "bridge", true)
+    );
+    assert_eq!(bridge.ip.unwrap().to_string(), "172.16.0.2/16");
+    assert_eq!(bridge.ports, ["80/tcp", "8080:80/tcp"]);
+    let network = &bridge.network;
+    assert_eq!((network.kind.as_str(), network.trust), ("bridge", TrustLevel::Open));
+    assert_eq!(
+        network.dns.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["172.16.0.1", "8.8.8.8"]
+    );
+    assert_eq!(network.destinations[0].to_string(), "10.0.0.0/8");
+    assert_eq!(network.pools[0].last.to_string(), "172.16.255.254");
+    assert_eq!(network.aliases, ["a:b"]);
+    assert_eq!(network.gateway, None);
+    assert_eq!(spec.mounts["vol.1"].source.to_string(), "label:d0573dc600f0f819");
+    assert_eq!(
+        (spec.mounts["vol.1"].dest.as_str(), spec.mounts["vol.1"].copy_mode),
+        ("/v", CopyMode::Unspecified)
+    );
+    assert_eq!(spec.mounts["n"].source.to_string(), "nfs://nfs.example.com/exports/v1");
+    assert_eq!(spec.mounts["n"].mode, "addr=nfs.example.com");
+    assert_eq!(spec.mounts["n"].copy_mode, CopyMode::Never);
+}
+
+#[test]
+fn what_is_written_reads_back_through_a_vmx_file() {
+    let mut spec = vic();
+    let session = spec.sessions.get_mut(ID).unwrap();
+    session.cmd.args = ["/bin/sh", "-c", "echo a|b\nüber \"x\"", ""].map(str::to_owned).to_vec();
+    spec.link = LinkSpec { protection: Protection::Plain, linger: 5, mode: LinkMode::NonBlocking };
+    let mut vmx = Vmx::new();
+    for (key, value) in spec.to_vmx_pairs().unwrap() {
+        assert_ne!(value, "", "{key}: vSphere would drop it");
+        vmx.set(key, value).unwrap();
+    }
+    let again = Vmx::parse(vmx.to_string()).unwrap();
+    assert_eq!(Spec::from_vmx(&again).unwrap(), spec);
+    assert_eq!(again.get("guestinfo.vice./link/protection"), Some("plain"));
+    assert_eq!(again.get("guestinfo.vice./link/linger"), Some("5"));
+    assert_eq!(again.get("guestinfo.vice./link/mode"), Some("non-blocking"));
+    assert_eq!(again.get("common/name"), Some("happy_turing"));
+}
+
+/// VIC 0.4's form of hello-world, with our own keys beside it.
+const OLDER: &[(&str, &str)] = &[
+    ("guestinfo./common/id", ID),
+    ("guestinfo./common/name", "jolly_panini"),
+    ("guestinfo./common/created", "1470000000"),
+    ("guestinfo./common/diagnostics/debug", "2"),
+    ("guestinfo./repo", "hello-world"),
+    ("guestinfo./sessions", "ID"),
+    ("guestinfo./sessions|ID/common/id", "ID"),
+    ("guestinfo./sessions|ID/cmd/Path", "/hello"),
+    ("guestinfo./sessions|ID/cmd/Args", "0"),
+    ("guestinfo./sessions|ID/cmd/Args~", "/hello"),
+    ("guestinfo./sessions|ID/attach", "true"),
+    ("guestinfo./networks", "bridge|dhcp"),
+    ("guestinfo./networks|bridge/staticip/IP", "rBAAAg=="),
+    ("guestinfo./networks|bridge/staticip/Mask", "//8AAA=="),
+    ("guestinfo./networks|dhcp/Common/id", "224"),
+    ("guestinfo.vice./link/protection", "plain"),
+];
+
+#[test]
+fn the_older_generation_of_keys_is_read() {
+    let spec = Spec::from_pairs(OLDER.iter().copied()).unwrap();
+    assert_eq!(spec.header, Header::Bare);
+    assert_eq!((spec.name.as_str(), spec.repo.as_str()), ("jolly_panini", "hello-world"));
+    assert_eq!((spec.create_time, spec.diagnostics.debug), (1_470_000_000, 2));
+    assert_eq!(spec.full_hostname(), "jolly_panini");
+    let session = spec.primary().unwrap();
+    assert_eq!(
+        (session.cmd.path.as_str(), session.cmd.args.as_slice()),
+        ("/hello", &["/hello".to_owned()][..])
+    );
+    assert!(session.active, "had no such key");
+    assert!(session.open_stdin, "went with attach");
+    assert_eq!(spec.networks["bridge"].ip.unwrap().to_string(), "172.16.0.2/16");
+    assert!(spec.networks["bridge"].is_static && !spec.networks["dhcp"].is_static);
+    assert_eq!(spec.link.protection, Protection::Plain);
+}
+
+#[test]
+fn older_keys_left_beside_newer_ones_do_not_count() {
+    let newer = [("guestinfo.vice./common/id", "new"), ("guestinfo.vice./sessions", "new")];
+    let spec = Spec::from_pairs(OLDER.iter().copied().chain(newer)).unwrap();
+    assert_eq!((spec.header, spec.id.as_str(), spec.repo.as_str()), (Header::Vice, "new", ""));
+    assert_eq!(spec.sessions.keys().collect::<Vec<_>>(), ["new"]);
+}
+
+#[test]
+fn every_bad_key_is_told_and_the_rest_is_there() {
+    let pairs = [
+        ("guestinfo.vice./common/id", "ID"),
+        ("guestinfo.vice./sessions", "ID"),
+        ("guestinfo.vice./sessions|ID/tty", "maybe"),
+        ("guestinfo.vice./sessions|ID/cmd/Path", "/bin/sh"),
+        ("guestinfo.vice./networks", "n"),
+        ("guestinfo.vice./networks|n/ip/IP", "!"),
+        ("guestinfo.vice./networks|n/network/TrustLevel", "9"),
+        ("guestinfo.vice./link/protection", "none"),
+        ("guestinfo.vice./link/linger", "-1"),
+    ];
+    let decoded = Spec::decode(pairs);
+    let keys: Vec<_> = decoded.errors.iter().map(|error| error.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        pairs
+            .map(|(key, _)| key)
+            .into_iter()
+            .filter(|key| pairs[2].0 == *key || pairs[5..].iter().any(|(k, _)| k == key))
+            .collect::<Vec<_>>()
+    );
+    let spec = decoded.value.unwrap();
+    assert_eq!(spec.primary().unwrap().cmd.path, "/bin/sh");
+    assert_eq!(spec.link.protection, Protection::Sealed, "never less than asked for");
+}
+
+fn with_sessions(id: &str, sessions: &[&str]) -> Spec {
+    let all = sessions.join("|");
+    Spec::from_pairs([("guestinfo.vice./common/id", id), ("guestinfo.vice./sessions", &all)])
+        .unwrap()
+}
+
+#[test]
+fn the_primary_session_has_the_containers_id_or_is_the_only_one() {
+    assert_eq!(with_sessions("b", &["a", "b"]).primary().unwrap().id, "b");
+    assert_eq!(with_sessions("x", &["a"]).primary().unwrap().id, "a");
+    assert_eq!(with_sessions("x", &[]).primary(), Err(PrimaryError::NoSession));
+    let error = with_sessions("x", &["a", "b"]).primary().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "none of the sessions a, b has the container's id \"x\"; give the one to run that id"
+    );
+}
+
+#[test]
+fn the_host_name_falls_back_on_the_id() {
+    let mut spec = vic();
+    assert_eq!(spec.full_hostname(), &ID[..12]);
+    spec.domainname = "example.com".into();
+    assert_eq!(spec.full_hostname(), &ID[..12]);
+    spec.hostname = "www".into();
+    assert_eq!(spec.full_hostname(), "www.example.com");
+}
