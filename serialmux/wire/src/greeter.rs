@@ -60,6 +60,7 @@ impl Greeter {
             features: 0,
             instance: instance.to_vec(),
             max_packet: u32::try_from(config.max_packet).unwrap_or(u32::MAX),
+            nonce: 0,
         };
         Self {
             deframer: Deframer::new(config.max_packet),
@@ -127,10 +128,12 @@ impl Greeter {
         psk: &Psk,
         protection: Protection,
     ) -> Result<(), HandshakeError> {
-        let mut tag = [0];
-        (self.entropy)(&mut tag);
-        let offer = Offer::new(psk, protection, &self.hello, tag[0], &mut self.entropy)?;
-        self.offer = Some((psk.id(), tag[0], offer));
+        let mut drawn = [0; 9];
+        (self.entropy)(&mut drawn);
+        let [tag, nonce @ ..] = drawn;
+        self.hello.nonce = u64::from_le_bytes(nonce);
+        let offer = Offer::new(psk, protection, &self.hello, tag, &mut self.entropy)?;
+        self.offer = Some((psk.id(), tag, offer));
         self.retry_at = now;
         self.retry_after = FIRST_RETRY;
         Ok(())

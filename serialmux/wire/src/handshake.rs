@@ -56,6 +56,9 @@ pub struct MuxHello {
     /// Most record bytes it takes in one packet.
     #[prost(uint32, tag = "5")]
     pub max_packet: u32,
+    /// Random, so that no two offers are alike even in the clear.
+    #[prost(fixed64, tag = "6")]
+    pub nonce: u64,
 }
 
 /// What the guest says of itself in a handshake.
@@ -94,7 +97,9 @@ pub enum HandshakeError {
         here: Protection,
     },
     /// No protocol version in common.
-    #[error("no protocol version in common: peer speaks {min}–{max}, we speak {ours_min}–{ours_max}")]
+    #[error(
+        "no protocol version in common: peer speaks {min}–{max}, we speak {ours_min}–{ours_max}"
+    )]
     Version {
         /// Peer's lowest.
         min: u32,

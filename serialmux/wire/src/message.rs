@@ -266,7 +266,9 @@ impl Reader {
     ///
     /// # Errors
     /// [`MessageError`]; the reader is of no use afterwards.
-    pub fn next_message<M: Message + Default>(&mut self) -> Result<Option<(M, usize)>, MessageError> {
+    pub fn next_message<M: Message + Default>(
+        &mut self,
+    ) -> Result<Option<(M, usize)>, MessageError> {
         const LONGEST_PREFIX: usize = 10;
         let mut rest = &self.held[..];
         let len = match prost::decode_length_delimiter(&mut rest) {

@@ -84,7 +84,12 @@ impl RecvHalf {
     ///
     /// # Errors
     /// [`RecvError`] when the sender broke the rules.
-    pub(crate) fn insert(&mut self, offset: u64, bytes: &[u8], fin: bool) -> Result<bool, RecvError> {
+    pub(crate) fn insert(
+        &mut self,
+        offset: u64,
+        bytes: &[u8],
+        fin: bool,
+    ) -> Result<bool, RecvError> {
         let end = offset + bytes.len() as u64;
         if end > self.advertised.max(self.next) {
             return Err(RecvError::Credit { end, limit: self.advertised });
@@ -96,7 +101,9 @@ impl RecvHalf {
         }
         let before = self.next();
         if fin {
-            if end < self.next || self.ahead.last_key_value().is_some_and(|(o, b)| o + b.len() as u64 > end) {
+            if end < self.next
+                || self.ahead.last_key_value().is_some_and(|(o, b)| o + b.len() as u64 > end)
+            {
                 return Err(RecvError::End { expected: self.next, found: end });
             }
             self.fin = Some(end);
@@ -145,6 +152,12 @@ impl RecvHalf {
             }
             at = after;
         }
+    }
+
+    /// Another sender goes on with the stream: what its predecessor sent ahead is not its.
+    pub(crate) fn forget_ahead(&mut self) {
+        self.ahead.clear();
+        self.fin = self.fin.filter(|fin| *fin == self.next);
     }
 
     /// The owner takes the stream: everything below `offset` is here already (it survived a restart

@@ -180,7 +180,9 @@ impl SendHalf {
         let index = |offset: u64| usize::try_from(offset.saturating_sub(self.base)).unwrap_or(0);
         let (from, to) = (index(range.start), index(range.end).min(self.held.len()));
         let (a, b) = self.held.as_slices();
-        let piece = |s: &'_ [u8], from: usize, to: usize| from.min(s.len())..to.min(s.len()).max(from.min(s.len()));
+        let piece = |s: &'_ [u8], from: usize, to: usize| {
+            from.min(s.len())..to.min(s.len()).max(from.min(s.len()))
+        };
         let first = piece(a, from, to);
         let second = piece(b, from.saturating_sub(a.len()), to.saturating_sub(a.len()));
         (a.get(first).unwrap_or_default(), b.get(second).unwrap_or_default())

@@ -265,7 +265,13 @@ impl Link {
         self.wake(id);
     }
 
-    fn data(&mut self, id: ChannelId, offset: u64, fin: bool, bytes: &[u8]) -> Result<bool, Breach> {
+    fn data(
+        &mut self,
+        id: ChannelId,
+        offset: u64,
+        fin: bool,
+        bytes: &[u8],
+    ) -> Result<bool, Breach> {
         let Some(channel) = self.channels.get_mut(&id) else { return Ok(false) };
         let urgent = channel.class.is_urgent() || fin;
         let Half::Recv(recv) = &mut channel.half else { return Err(Breach::Direction(id)) };

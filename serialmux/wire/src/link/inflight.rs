@@ -99,9 +99,8 @@ impl InFlight {
         }
         if told.newest_sent.is_some() {
             self.delivered_at = now;
-            told.delivered = told
-                .delivered
-                .map(|(before, since, idle)| (self.delivered - before, since, idle));
+            told.delivered =
+                told.delivered.map(|(before, since, idle)| (self.delivered - before, since, idle));
         }
         self.largest_acked = self.largest_acked.max(Some(largest));
         self.declare_lost(&mut told);

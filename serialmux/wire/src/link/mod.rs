@@ -308,7 +308,8 @@ impl Link {
 
     /// A new session for the same guest and boot, on a new pipe. Mux only.
     pub fn install(&mut self, now: Instant, session: Session) {
-        self.deframer = Deframer::new(self.config.max_packet + crate::packet::HEADER_LEN + SEAL_LEN);
+        self.deframer =
+            Deframer::new(self.config.max_packet + crate::packet::HEADER_LEN + SEAL_LEN);
         self.begin(now, session);
     }
 
@@ -443,6 +444,7 @@ impl Link {
             match &mut channel.half {
                 Half::Send(send) if is_guest && !channel.taken => send.restart(FIRST_CREDIT),
                 Half::Send(send) => send.suspend(),
+                Half::Recv(recv) if peer_is_new => recv.forget_ahead(),
                 Half::Recv(_) => {}
             }
         }

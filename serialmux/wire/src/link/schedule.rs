@@ -31,7 +31,8 @@ impl Schedule {
 
     /// Takes the channel whose turn it is.
     pub(super) fn next(&mut self) -> Option<(Class, ChannelId)> {
-        let waiting = |class: &Class| self.ready.get(*class as usize).is_some_and(|q| !q.is_empty());
+        let waiting =
+            |class: &Class| self.ready.get(*class as usize).is_some_and(|q| !q.is_empty());
         let spent = |class: &Class| self.spent.get(*class as usize).copied().unwrap_or(0);
         let class = Class::ALL
             .into_iter()

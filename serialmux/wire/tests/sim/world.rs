@@ -16,18 +16,18 @@ fn entropy(seed: u64) -> Entropy {
 
 /// What a run is like; drawn from its seed.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    pub seed: u64,
-    pub faults: Faults,
-    pub rate: u64,
-    pub protection: Protection,
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) faults: Faults,
+    pub(crate) rate: u64,
+    pub(crate) protection: Protection,
     /// Bytes out of each output channel, and into the input channel.
-    pub output: Vec<usize>,
-    pub input: usize,
+    pub(crate) output: Vec<usize>,
+    pub(crate) input: usize,
     /// How often the pipe is cut, the mux killed, the guest suspended: once in so many steps.
-    pub cut: u64,
-    pub kill: u64,
-    pub suspend: u64,
+    pub(crate) cut: u64,
+    pub(crate) kill: u64,
+    pub(crate) suspend: u64,
 }
 
 enum MuxEnd {
@@ -43,8 +43,8 @@ struct Log {
     complete: bool,
 }
 
-pub struct World {
-    pub now: u64,
+pub(crate) struct World {
+    pub(crate) now: u64,
     plan: Plan,
     rng: Rng,
     guest: Link,
@@ -69,7 +69,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Plan) -> Self {
         let mut rng = Rng(plan.seed ^ 0xabcd);
         let identity = GuestIdentity {
             psk: Psk::derive(KEY),
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// Runs until everything is through; panics if that takes longer than `limit_us` without faults.
-    pub fn run(&mut self, faulty_us: u64, limit_us: u64) {
+    pub(crate) fn run(&mut self, faulty_us: u64, limit_us: u64) {
         while self.now < faulty_us && !self.is_done() {
             self.step(true);
         }
@@ -154,7 +154,7 @@ impl World {
         )
     }
 
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         let input_lost = self.mux_runs > 0;
         self.logs.iter().all(|log| log.complete)
             && self.guest.is_drained()
@@ -242,6 +242,9 @@ impl World {
         let at = self.at();
         self.guest.handle_timeout(at);
         while let Some(event) = self.guest.poll_event() {
+            if std::env::var_os("SIM_TRACE").is_some() {
+                eprintln!("{} guest {event:?}", self.now);
+            }
             match event {
                 Event::Readable(id) if id == self.stdin => {
                     let bytes = self.guest.read(id, 700);
@@ -326,6 +329,9 @@ impl World {
         mux.handle_timeout(at);
         let mut greet = false;
         while let Some(event) = mux.poll_event() {
+            if std::env::var_os("SIM_TRACE").is_some() {
+                eprintln!("{} mux {event:?}", self.now);
+            }
             greet |= matches!(event, Event::Greet | Event::Lost { .. });
             self.mux_event(&mut mux, event);
         }
