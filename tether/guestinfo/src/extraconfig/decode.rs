@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::key::{Header, Key};
 use super::pairs::{Lookup, Pairs};
 
+mod access;
 mod node;
 
 /// One value that is not what it should be.

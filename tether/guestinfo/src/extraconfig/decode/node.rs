@@ -5,16 +5,17 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use serde::de::value::{StrDeserializer, StringDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IntoDeserializer, Visitor};
 
 use super::super::{format, scalar::unescape_nil};
+use super::access::{Entries, Fields, Items};
 use super::{Fault, Key, Pass};
 
 /// A key, and for an item of a joined list or the name of a map's entry also its text.
 pub(super) struct Node<'a> {
-    pass: &'a Pass<'a>,
-    key: Key,
-    text: Option<String>,
+    pub(super) pass: &'a Pass<'a>,
+    pub(super) key: Key,
+    pub(super) text: Option<String>,
 }
 
 impl<'a> Node<'a> {
@@ -252,8 +253,8 @@ impl<'de> Deserializer<'de> for Node<'_> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let length = self.length();
-        let parts = self.parts(length).into_iter();
-        visitor.visit_seq(Items { list: self, parts, at: 0, length, n_found: 0 })
+        let parts = self.parts(length);
+        visitor.visit_seq(Items::new(self, parts, length))
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
@@ -270,8 +271,8 @@ impl<'de> Deserializer<'de> for Node<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        let names = self.names().into_iter();
-        visitor.visit_map(Entries { map: self, names, name: String::new() })
+        let names = self.names();
+        visitor.visit_map(Entries::new(self, names))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -280,7 +281,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        visitor.visit_map(Fields { node: self, names: fields.iter(), key: None })
+        visitor.visit_map(Fields::new(self, fields))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -297,119 +298,5 @@ impl<'de> Deserializer<'de> for Node<'_> {
         }
         let name: StrDeserializer<'_, Fault> = known.unwrap_or(&default).into_deserializer();
         visitor.visit_enum(name)
-    }
-}
-
-/// The items of a list, one by one.
-struct Items<'a> {
-    list: Node<'a>,
-    parts: std::vec::IntoIter<String>,
-    at: usize,
-    length: usize,
-    /// How many values had been found when the item before the last was begun.
-    n_found: usize,
-}
-
-impl<'de> SeqAccess<'de> for Items<'_> {
-    type Error = Fault;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Fault> {
-        while self.at < self.length {
-            let (pass, key) = (self.list.pass, self.list.key.item(self.at));
-            let text = self.parts.next();
-            if text.is_none() && !self.reaches(&key) {
-                break;
-            }
-            self.at += 1;
-            if pass.skips(&key) {
-                continue;
-            }
-            let node = Node { pass, key: key.clone(), text };
-            return seed.deserialize(node).map(Some).map_err(|fault| fault.at(&key));
-        }
-        Ok(None)
-    }
-}
-
-impl Items<'_> {
-    /// Whether there is an item at `key`. The first missing one ends the list, however long it says it
-    /// is: what reading costs is bounded by what is there.
-    fn reaches(&mut self, key: &Key) -> bool {
-        let pass = self.list.pass;
-        let found_before = std::mem::replace(&mut self.n_found, pass.n_found.get());
-        let there = match pass.lookup.holds(key) {
-            Some(there) => there,
-            // Nobody knows, but if the item before this one had no value at all it was not there.
-            None => self.at == 0 || self.n_found > found_before,
-        };
-        if !there && pass.lookup.holds(&self.list.key.list()) == Some(false) {
-            let (at, length, index) = (self.at + 1, self.length, &self.list.key);
-            pass.report(key, None, format!("item {at} of the {length} that {index} announces"));
-        }
-        there
-    }
-}
-
-/// The entries of a map, one by one.
-struct Entries<'a> {
-    map: Node<'a>,
-    names: std::vec::IntoIter<String>,
-    name: String,
-}
-
-impl<'de> MapAccess<'de> for Entries<'_> {
-    type Error = Fault;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
-        let skips = |name: &String| self.map.pass.skips(&self.map.key.item(name));
-        let Some(name) = self.names.find(|name| !skips(name)) else { return Ok(None) };
-        self.name.clone_from(&name);
-        let (pass, key) = (self.map.pass, self.map.key.clone());
-        seed.deserialize(Node { pass, key, text: Some(name) }).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        let key = self.map.key.item(&self.name);
-        seed.deserialize(Node::at(self.map.pass, key.clone())).map_err(|fault| fault.at(&key))
-    }
-}
-
-/// The fields of a struct that are there, one by one.
-struct Fields<'a> {
-    node: Node<'a>,
-    names: std::slice::Iter<'static, &'static str>,
-    /// The field whose value comes next.
-    key: Option<Key>,
-}
-
-impl<'de> MapAccess<'de> for Fields<'_> {
-    type Error = Fault;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
-        let pass = self.node.pass;
-        for name in self.names.by_ref() {
-            let Some(key) = self.node.key.field(name) else { continue };
-            if pass.skips(&key) || pass.lookup.holds(&key) == Some(false) {
-                continue;
-            }
-            self.key = Some(key);
-            let name: StrDeserializer<'_, Fault> = (*name).into_deserializer();
-            return seed.deserialize(name).map(Some);
-        }
-        Ok(None)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        let key = self.key.take().unwrap_or_else(|| self.node.key.clone());
-        seed.deserialize(Node::at(self.node.pass, key.clone())).map_err(|fault| fault.at(&key))
     }
 }

@@ -1,0 +1,58 @@
+//! How a spec wants output and commands to travel.
+
+use serde::{Deserialize, Serialize};
+
+/// How output and commands travel between the guest and the multiplexer. Ours, below `guestinfo.vice./link/`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct LinkSpec {
+    /// Whether packets are encrypted and authenticated.
+    #[serde(rename = "/protection")]
+    pub protection: Protection,
+    /// How many seconds the guest waits at its end for the multiplexer to have all output safe, before it powers off.
+    #[serde(rename = "/linger")]
+    pub linger: u64,
+    /// What happens to a process whose output nobody takes.
+    #[serde(rename = "/mode")]
+    pub mode: LinkMode,
+}
+
+impl LinkSpec {
+    /// [`LinkSpec::linger`] when nothing is said, in seconds: a multiplexer's restart fits in, and a VM
+    /// whose multiplexer is gone for good does not hold its memory for long.
+    pub const DEFAULT_LINGER: u64 = 30;
+}
+
+impl Default for LinkSpec {
+    fn default() -> Self {
+        Self {
+            protection: Protection::default(),
+            linger: Self::DEFAULT_LINGER,
+            mode: LinkMode::default(),
+        }
+    }
+}
+
+/// Whether packets are encrypted and authenticated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+pub enum Protection {
+    /// They are, with the containerVM's key.
+    #[default]
+    #[serde(rename = "sealed")]
+    Sealed,
+    /// They only carry a checksum.
+    #[serde(rename = "plain")]
+    Plain,
+}
+
+/// What happens to a process whose output nobody takes; the words are Docker's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+pub enum LinkMode {
+    /// It waits.
+    #[default]
+    #[serde(rename = "blocking")]
+    Blocking,
+    /// It goes on; the oldest output is lost, and how much is recorded.
+    #[serde(rename = "non-blocking")]
+    NonBlocking,
+}
