@@ -1,1 +1,72 @@
 //! The agent of a containerVM: PID 1, the container process, and its end of serial0.
+//!
+//! # Reading order
+//!
+//! [`agent`] is the event loop and the only owner of state that changes; [`boot`] brings the machine up to
+//! the point where the container's disk is found; [`session`] is the container's life, [`rootfs`] and
+//! [`process`] turn its config into a running program; [`stdio`], [`relay`], [`uplink`] and [`line`] carry
+//! its bytes; [`power`] ends it all.
+//!
+//! # What is deliberately absent
+//!
+//! No thread but the first: the container's process is made by a plain clone, which only a process with one
+//! thread can do safely. No `unsafe` outside [`sys`]. No shell, no helper program: the initramfs holds the
+//! agent and kernel modules, nothing else. No state on the container's disk: what the agent writes for the
+//! container lives in memory and is mounted over the image.
+
+pub mod agent;
+pub mod boot;
+pub mod cgroup;
+pub mod clock;
+pub mod console;
+pub mod environment;
+pub mod identity;
+pub mod line;
+pub mod power;
+pub mod process;
+pub mod reap;
+pub mod relay;
+pub mod rootfs;
+pub mod session;
+pub mod signal;
+pub mod stdio;
+pub mod sys;
+pub mod uevent;
+pub mod uplink;
+pub mod user;
+
+use std::fs;
+
+use tracing::{error, info, warn};
+
+use boot::cmdline::Switches;
+use boot::filesystems;
+
+/// Runs the machine as its PID 1 and powers it off at the end, whatever happens.
+pub fn run() -> ! {
+    power::guard();
+    let mounted = filesystems::mount_all();
+    let switches = Switches::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    console::start(switches.log);
+    info!("tether {} starts", env!("CARGO_PKG_VERSION"));
+    for word in &switches.unknown {
+        warn!("kernel command line: {word} is not understood and ignored");
+    }
+    if let Err(error) = mounted {
+        error!("{error}");
+        power::off();
+    }
+    if let Err(errno) = filesystems::sane_descriptors() {
+        warn!("standard descriptors cannot be redirected: {errno}");
+    }
+    filesystems::tune();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(agent::run(&switches)),
+        Err(error) => Err(agent::AgentError::Kernel { step: "make an event loop", error }),
+    };
+    if let Err(error) = outcome {
+        error!("{error}");
+    }
+    power::off()
+}

@@ -1,3 +1,14 @@
-//! Entry point.
+//! Entry point of the agent: as PID 1 it runs the machine, as anything else it only says what it is.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        tether::run();
+    }
+    eprintln!(
+        "tether {}: the agent of a containerVM. It runs as PID 1 of such a VM and does nothing elsewhere.",
+        env!("CARGO_PKG_VERSION")
+    );
+    ExitCode::from(2)
+}

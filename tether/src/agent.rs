@@ -1,0 +1,438 @@
+//! The event loop: boots the machine, runs the session, serves the link, and says when it is time to end.
+//!
+//! One task owns everything. A turn does all that can be done without waiting ([`Agent::turn`]); then the
+//! loop waits for any one of a closed set of events ([`Event`]) and takes the next turn. There is no other
+//! place where state changes.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use guestinfo::source::{FwCfg, NoAnswer, Source, first_answering};
+use guestinfo::spec::PrimaryError;
+use guestinfo::{DecodeErrors, Spec};
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+use wire::message::{MuxMessage, guest, mux};
+use wire::{GuestIdentity, Link, LinkConfig, Protection, Psk};
+
+use crate::boot::cmdline::Switches;
+use crate::boot::disk::{self, CONTAINERFS};
+use crate::boot::drivers::{Drivers, Probing, Urgency, controllers};
+use crate::cgroup::{self, Cgroup};
+use crate::clock::Clock;
+use crate::line::{Line, LineError};
+use crate::process::failure::{FailureRecord, GENERAL};
+use crate::rootfs::{EtcFiles, Rootfs};
+use crate::session::{RequestError, Session};
+use crate::uevent::{Announcement, Uevent, UeventSocket};
+use crate::uplink::{News, Uplink, UplinkError};
+use crate::{identity, reap, sys};
+
+/// How long a disk is awaited on the usual controllers before IDE and SATA are probed as well.
+const FAST_DISK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why the machine cannot be run. All of these end in a power-off.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// No config for this VM.
+    #[error(transparent)]
+    NoConfig(#[from] NoAnswer),
+    /// A config that cannot be understood; the errors are logged one by one.
+    #[error("the config has {} errors", .0.len())]
+    Config(Vec<String>),
+    /// A config that does not say what to run.
+    #[error(transparent)]
+    Primary(#[from] PrimaryError),
+    /// No line to the multiplexer.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// The conversation cannot go on.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    /// The kernel refuses something every machine has.
+    #[error("cannot {step}: {error}")]
+    Kernel {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// All that can happen.
+#[derive(Debug)]
+enum Event {
+    /// The link or a stream of the process can move on, or a timer is due: the next turn finds out.
+    Progress,
+    /// Children have ended.
+    Children,
+    /// The machine is asked to stop.
+    Stop,
+    /// The kernel announces a device.
+    Device(Announcement),
+    /// The start has succeeded or failed.
+    Outcome(Option<FailureRecord>),
+}
+
+/// Waiting for the container's disk.
+#[derive(Debug, Clone, Copy)]
+struct DiskWait {
+    until: Instant,
+    /// When to look on the slow controllers as well.
+    slow_at: Option<Instant>,
+}
+
+struct Signals {
+    children: Signal,
+    stop: [Signal; 3],
+}
+
+/// The agent.
+struct Agent {
+    spec: Spec,
+    drivers: Drivers,
+    uevents: UeventSocket,
+    uplink: Uplink,
+    session: Session,
+    disk: DiskWait,
+    disk_timeout: Duration,
+    /// When to power off although the multiplexer has not taken everything; set when the session is over.
+    linger_until: Option<Instant>,
+    stopping: bool,
+}
+
+/// Runs the machine from its pseudo file systems to the end of its session. Returns when it is time to power
+/// off.
+///
+/// # Errors
+///
+/// [`AgentError`]: why there was nothing to run, or no way to go on.
+pub async fn run(switches: &Switches) -> Result<(), AgentError> {
+    let kernel = |step| move |error| AgentError::Kernel { step, error };
+    let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
+    let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
+    let mut drivers = Drivers::new();
+    drivers.allow(Urgency::Config);
+    drivers.allow(Urgency::Disk);
+    if drivers.has_loaded("scsi_mod") {
+        // The disks behind a SCSI controller are found in a moment; their driver can be there already.
+        drivers.load("sd_mod", Probing::Asynchronous);
+    }
+    let spec = config()?;
+    let session = Session::new(&spec, spec.primary()?);
+    let uplink = uplink(&spec)?;
+    let now = Instant::now();
+    let slow_at = if drivers.has_loaded("scsi_mod") { now + FAST_DISK_PATIENCE } else { now };
+    let disk = DiskWait { until: now + switches.disk_timeout, slow_at: Some(slow_at) };
+    let disk_timeout = switches.disk_timeout;
+    let mut agent = Agent {
+        spec,
+        drivers,
+        uevents,
+        uplink,
+        session,
+        disk,
+        disk_timeout,
+        linger_until: None,
+        stopping: false,
+    };
+    agent.look_for_disk()?;
+    loop {
+        agent.turn()?;
+        if agent.is_done() {
+            return Ok(());
+        }
+        let event = agent.next(&mut signals).await?;
+        agent.handle(event)?;
+    }
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let stop =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::from_raw(libc::SIGPWR)];
+        let [term, int, pwr] = stop.map(signal);
+        Ok(Self { children: signal(SignalKind::child())?, stop: [term?, int?, pwr?] })
+    }
+
+    async fn next(&mut self) -> Event {
+        let [term, int, pwr] = &mut self.stop;
+        tokio::select! {
+            _ = self.children.recv() => Event::Children,
+            _ = term.recv() => Event::Stop,
+            _ = int.recv() => Event::Stop,
+            _ = pwr.recv() => Event::Stop,
+        }
+    }
+}
+
+impl Agent {
+    /// Waits for the next event.
+    async fn next(&self, signals: &mut Signals) -> Result<Event, AgentError> {
+        if self.drivers.has_queue() && self.session.is_running() {
+            // There is work left for the next turn; only look whether something else has happened.
+            tokio::task::yield_now().await;
+            return Ok(Event::Progress);
+        }
+        let deadline = self.deadline();
+        let timer = async {
+            match deadline {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let device = |error| AgentError::Kernel { step: "listen to device announcements", error };
+        tokio::select! {
+            moved = self.uplink.wait() => moved.map(|()| Event::Progress).map_err(|e| UplinkError::from(e).into()),
+            () = self.session.wait() => Ok(Event::Progress),
+            event = signals.next() => Ok(event),
+            outcome = self.session.outcome() => Ok(Event::Outcome(outcome)),
+            announcement = self.uevents.next() => announcement.map(Event::Device).map_err(device),
+            () = timer => Ok(Event::Progress),
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), AgentError> {
+        match event {
+            Event::Progress => {}
+            Event::Children => {
+                for (pid, exit) in reap::collect() {
+                    self.session.reaped(pid, exit);
+                }
+            }
+            Event::Stop => self.stop(),
+            Event::Outcome(failure) => {
+                self.session.started(failure, &mut self.uplink);
+                self.drivers.allow(Urgency::Later);
+            }
+            Event::Device(Announcement::Event(event)) => self.device(&event)?,
+            Event::Device(Announcement::Overrun) => {
+                self.drivers.look();
+                self.look_for_disk()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does everything that can be done without waiting.
+    fn turn(&mut self) -> Result<(), AgentError> {
+        self.session.tick();
+        self.disk_due();
+        self.session.turn(&mut self.uplink);
+        let mut news = Vec::new();
+        self.uplink.turn(|item| news.push(item))?;
+        let changed = !news.is_empty();
+        for item in news {
+            self.take(item);
+        }
+        if changed {
+            self.session.turn(&mut self.uplink);
+            self.uplink.turn(|_| {})?;
+        }
+        if self.session.is_running() {
+            self.drivers.load_next();
+        }
+        if self.session.is_over() && self.linger_until.is_none() {
+            self.linger_until = Some(Instant::now() + Duration::from_secs(self.spec.link.linger));
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let disk = self
+            .session
+            .is_waiting()
+            .then(|| self.disk.slow_at.unwrap_or(self.disk.until).min(self.disk.until));
+        [self.uplink.deadline(), self.session.deadline(), disk, self.linger_until]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether nothing is left to do but to power off.
+    fn is_done(&self) -> bool {
+        let Some(until) = self.linger_until else { return false };
+        if self.uplink.is_drained() {
+            return true;
+        }
+        let late = until <= Instant::now();
+        if late {
+            warn!("the multiplexer did not take everything in {} s", self.spec.link.linger);
+        }
+        late
+    }
+
+    fn take(&mut self, news: News) {
+        match news {
+            News::Request(request) => self.request(request),
+            // The session's next turn reads.
+            News::Readable(_) => {}
+            News::Finished(channel) => self.session.input_finished(channel),
+            News::Gone(channel) => self.session.channel_gone(channel),
+        }
+    }
+
+    fn request(&mut self, message: MuxMessage) {
+        debug!("request {message:?}");
+        let own = |session: &str| session == self.session.id();
+        let answer = match message.body {
+            Some(mux::Body::Signal(request)) if own(&request.session) => {
+                words(self.session.signal(request.signal))
+            }
+            Some(mux::Body::Resize(request)) if own(&request.session) => {
+                words(self.session.resize(request.rows, request.columns))
+            }
+            Some(
+                mux::Body::Signal(mux::Signal { session, .. })
+                | mux::Body::Resize(mux::Resize { session, .. }),
+            ) => {
+                format!("there is no session {session:?} here")
+            }
+            Some(mux::Body::Shutdown(_)) => {
+                self.stop();
+                String::new()
+            }
+            None => "this agent does not know the request; a newer one may".to_owned(),
+        };
+        self.uplink
+            .say(guest::Body::Reply(guest::Reply { request: message.request, error: answer }));
+    }
+
+    fn stop(&mut self) {
+        if !self.stopping {
+            info!("asked to stop");
+            self.stopping = true;
+        }
+        self.session.stop(&mut self.uplink);
+    }
+
+    fn device(&mut self, event: &Uevent) -> Result<(), AgentError> {
+        if let Some(modalias) = event.modalias.as_deref().filter(|_| event.action == "add") {
+            self.drivers.serve(modalias);
+        }
+        let is_new = matches!(event.action.as_str(), "add" | "change");
+        match &event.devname {
+            Some(name) if self.session.is_waiting() && is_new && event.subsystem == "block" => {
+                debug!("block device {name} is here");
+                if disk::carries(name, CONTAINERFS) {
+                    self.start(&disk::node(name))
+                } else {
+                    Ok(())
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn look_for_disk(&mut self) -> Result<(), AgentError> {
+        match disk::find(CONTAINERFS) {
+            Some(node) if self.session.is_waiting() => self.start(&node),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks further, or gives up, when the disk does not come.
+    fn disk_due(&mut self) {
+        if !self.session.is_waiting() {
+            return;
+        }
+        let now = Instant::now();
+        if self.disk.slow_at.is_some_and(|at| at <= now) {
+            self.disk.slow_at = None;
+            self.drivers.allow(Urgency::SlowDisk);
+        }
+        if self.disk.until <= now {
+            let seconds = self.disk_timeout.as_secs();
+            error!("no disk labeled {CONTAINERFS} came in {seconds} s; this machine has:");
+            for line in controllers().into_iter().chain(disk::survey()) {
+                error!("  {line}");
+            }
+            let text = format!(
+                "no disk with an ext4 file system labeled {CONTAINERFS} came in {seconds} s"
+            );
+            self.session.report_failure(GENERAL.into(), text, &mut self.uplink);
+        }
+    }
+
+    fn start(&mut self, device: &Path) -> Result<(), AgentError> {
+        info!("container root is {}", device.display());
+        let rootfs = match Rootfs::mount(device, &self.etc()) {
+            Ok(rootfs) => rootfs,
+            Err(failure) => {
+                self.session.fail(&failure, &mut self.uplink);
+                return Ok(());
+            }
+        };
+        if let Err(error) = loopback() {
+            warn!("no loopback network: {error}");
+        }
+        let cgroup = Cgroup::create(Path::new(cgroup::TREE), "container");
+        Ok(self.session.start(&rootfs, cgroup, &mut self.uplink)?)
+    }
+
+    fn etc(&self) -> EtcFiles {
+        let hostname = self.session.hostname();
+        EtcFiles {
+            hostname: hostname.to_owned(),
+            hosts: identity::hosts(hostname, &[]),
+            resolv_conf: identity::resolv_conf(&[]),
+        }
+    }
+}
+
+fn words(result: Result<(), RequestError>) -> String {
+    result.err().map(|error| error.to_string()).unwrap_or_default()
+}
+
+fn loopback() -> Result<(), nix::errno::Errno> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    sys::loopback_up(&socket)
+}
+
+/// Reads the session config from the first source that has one.
+fn config() -> Result<Spec, AgentError> {
+    let fw_cfg = FwCfg::default();
+    let answer = first_answering(&[&fw_cfg as &dyn Source])?;
+    for passed_over in &answer.passed_over {
+        debug!("config source {passed_over}");
+    }
+    debug!("config from {}", answer.source);
+    Spec::from_pairs(answer.pairs).map_err(config_errors)
+}
+
+fn config_errors(DecodeErrors(errors): DecodeErrors) -> AgentError {
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    for text in &texts {
+        error!("config: {text}");
+    }
+    AgentError::Config(texts)
+}
+
+fn uplink(spec: &Spec) -> Result<Uplink, AgentError> {
+    let kernel = |error: nix::errno::Errno| AgentError::Kernel {
+        step: "draw random bytes",
+        error: error.into(),
+    };
+    let line = Line::open()?;
+    let mut boot_id = [0; 16];
+    sys::random(&mut boot_id).map_err(kernel)?;
+    let identity = GuestIdentity {
+        psk: Psk::derive(&spec.key.0),
+        protection: match spec.link.protection {
+            guestinfo::Protection::Sealed => Protection::Sealed,
+            guestinfo::Protection::Plain => Protection::Plain,
+        },
+        boot_id,
+        agent: concat!("tether ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    // The kernel's generator is seeded by now and cannot fail any more.
+    let entropy =
+        Box::new(|bytes: &mut [u8]| sys::random(bytes).expect("the kernel's generator was seeded"));
+    let clock = Clock::start();
+    let link = Link::guest(LinkConfig::uart(), identity, entropy, clock.now());
+    Ok(Uplink::new(link, line, clock)?)
+}

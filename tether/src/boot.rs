@@ -1,0 +1,9 @@
+//! From the kernel's jump to `/init` until the container's root is found: file systems, drivers, disk.
+
+pub mod cmdline;
+pub mod disk;
+pub mod drivers;
+pub mod filesystems;
+pub mod glob;
+pub mod modules;
+pub mod superblock;

@@ -1,0 +1,87 @@
+//! Finding a disk by the label of its file system, without udev: superblocks are read as devices appear.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::superblock;
+
+/// The label of the disk that holds the container's root (VIC's name for it).
+pub const CONTAINERFS: &str = "containerfs";
+
+/// What a look at one block device found.
+#[derive(Debug)]
+pub enum Probe {
+    /// An ext file system with this label.
+    Ext(String),
+    /// Something else, or nothing.
+    Other,
+    /// A device that cannot be read, such as a drive without a medium.
+    Unreadable(io::Error),
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ext(label) if label.is_empty() => {
+                write!(f, "an ext4 file system without a label")
+            }
+            Self::Ext(label) => write!(f, "an ext4 file system labeled {label:?}"),
+            Self::Other => write!(f, "no ext4 file system"),
+            Self::Unreadable(error) => write!(f, "unreadable: {error}"),
+        }
+    }
+}
+
+/// Looks at one device by its node's name below `/dev`.
+pub fn probe(name: &str) -> Probe {
+    match read_start(&node(name)) {
+        Ok(Some(start)) => superblock::label(&start).map_or(Probe::Other, Probe::Ext),
+        Ok(None) => Probe::Other,
+        Err(error) => Probe::Unreadable(error),
+    }
+}
+
+/// The node of a device below `/dev`.
+pub fn node(name: &str) -> PathBuf {
+    // sysfs writes the slashes of node names as exclamation marks (`cciss!c0d0`).
+    Path::new("/dev").join(name.replace('!', "/"))
+}
+
+/// Looks at all block devices present and returns the node of the first whose label is `label`.
+pub fn find(label: &str) -> Option<PathBuf> {
+    present().into_iter().find(|name| carries(name, label)).map(|name| node(&name))
+}
+
+/// Whether the device holds an ext file system of this label.
+pub fn carries(name: &str, label: &str) -> bool {
+    matches!(probe(name), Probe::Ext(found) if found == label)
+}
+
+/// One line per block device, for the report when the disk does not come.
+pub fn survey() -> Vec<String> {
+    present().into_iter().map(|name| format!("block device {name}: {}", probe(&name))).collect()
+}
+
+/// The names of all block devices, sorted.
+fn present() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/sys/class/block") else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The bytes that hold the superblock; `None` for a device that is too small for one.
+fn read_start(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    // Non-blocking: an open of a tray drive must not wait for the tray.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut start = vec![0; superblock::PROBE_LEN];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) => Ok(Some(start)),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}

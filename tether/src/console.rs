@@ -1,0 +1,128 @@
+//! The agent's log: human-readable lines on the second serial port, never on the first.
+//!
+//! A line looks like a kernel message, as both end in the same place: `[    2.345678] tether: text`. The port
+//! is written without waiting for more than [`PATIENCE`] per line: a console that nobody reads costs lines,
+//! which are counted and reported with the next one that gets through, but never stops the agent.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Where the log goes, in order of preference: the second serial port; the kernel's own log.
+const PORTS: [&str; 2] = ["/dev/ttyS1", "/dev/kmsg"];
+
+/// The longest wait for the port to take (a part of) one line, milliseconds: a 4 KiB tty queue drains in
+/// 0.4 s at 115,200 baud.
+const PATIENCE: u16 = 500;
+
+/// Starts logging at `level` and more urgent.
+pub fn start(level: Level) {
+    let Some(port) = open() else { return };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .event_format(KernelStyle)
+        .with_writer(Mutex::new(port))
+        .finish();
+    // Fails only when called twice.
+    let _already = tracing::subscriber::set_global_default(subscriber);
+}
+
+fn open() -> Option<Port> {
+    let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+    PORTS.iter().find_map(|path| {
+        let file = OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
+        // A node of a serial port that is not there opens, but is no terminal.
+        let usable = !path.contains("tty") || file.is_terminal();
+        usable.then_some(Port { file, lost: AtomicU64::new(0) })
+    })
+}
+
+/// One open console.
+#[derive(Debug)]
+struct Port {
+    file: File,
+    lost: AtomicU64,
+}
+
+impl Port {
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(len) => bytes = &bytes[len..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+        match poll(&mut fds, PollTimeout::from(PATIENCE))? {
+            0 => Err(ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Write for Port {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let lost = self.lost.load(Ordering::Relaxed);
+        let mut whole = Vec::new();
+        if lost > 0 {
+            writeln!(whole, "tether: {lost} log lines lost: the console took no more")?;
+        }
+        whole.extend_from_slice(line);
+        if self.put(&whole).is_ok() {
+            self.lost.store(0, Ordering::Relaxed);
+        } else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        // The loss is accounted for here; the caller could do no more about it.
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Formats one event as a kernel message.
+struct KernelStyle;
+
+impl<S, N> FormatEvent<S, N> for KernelStyle
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        // Time since power-on, as printk shows it; a clock that cannot be read shows as zero.
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .unwrap_or_else(|_| nix::sys::time::TimeSpec::new(0, 0));
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error: ",
+            Level::WARN => "warning: ",
+            _ => "",
+        };
+        write!(out, "[{:5}.{:06}] tether: {level}", now.tv_sec(), now.tv_nsec() / 1000)?;
+        context.format_fields(out.by_ref(), event)?;
+        out.write_char('\n')
+    }
+}

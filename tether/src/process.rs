@@ -1,0 +1,113 @@
+//! The container's process: what to start, and the start itself.
+//!
+//! [`start`] makes the namespaces and returns at once; the child then prepares its root and identity on its
+//! own ([`child`]) while the agent goes on serving the link. How that ended comes through
+//! [`Starting::outcome`]: nothing when the program runs, a record when it does not.
+
+mod child;
+pub mod executable;
+pub mod failure;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::unistd::{Pid, pipe2, read};
+use tokio::io::unix::AsyncFd;
+
+use self::failure::{FailureRecord, MAX_RECORD, StartFailure};
+use crate::cgroup::Cgroup;
+use crate::rootfs::Rootfs;
+use crate::stdio::{self, ChildStdio, Stdio};
+use crate::sys::{self, Cloned};
+
+/// What to start, in plain words; made from the session config by [`crate::session`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Launch {
+    /// The program: a path or a name for `PATH`.
+    pub program: String,
+    /// The arguments with `argv[0]`.
+    pub args: Vec<String>,
+    /// `KEY=VALUE` entries as configured.
+    pub env: Vec<String>,
+    /// The working directory; empty means `/`.
+    pub dir: String,
+    /// `name|uid[:group|gid]`; empty means root.
+    pub user: String,
+    /// The host name inside.
+    pub hostname: String,
+    /// Whether the process gets a terminal.
+    pub tty: bool,
+    /// Whether anything can be written to its stdin.
+    pub open_stdin: bool,
+}
+
+/// A process on its way to its program.
+#[derive(Debug)]
+pub struct Starting {
+    /// Its id outside its own PID namespace.
+    pub pid: Pid,
+    status: AsyncFd<OwnedFd>,
+}
+
+impl Starting {
+    /// Waits until the program runs (`None`) or the start has failed.
+    ///
+    /// # Errors
+    ///
+    /// When the status pipe itself cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// The record is one atomic write and is read at once: nothing is lost.
+    pub async fn outcome(&self) -> io::Result<Option<FailureRecord>> {
+        loop {
+            let mut ready = self.status.readable().await?;
+            let mut record = [0; MAX_RECORD];
+            match ready.try_io(|fd| Ok(read(fd.get_ref(), &mut record)?)) {
+                Ok(Ok(len)) => return Ok(FailureRecord::decode(&record[..len])),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// Starts the container's process in fresh mount, PID, IPC and UTS namespaces (the network is the machine's)
+/// and in `cgroup`.
+///
+/// # Errors
+///
+/// When the machine cannot make pipes, a terminal or the process. Everything that depends on the image comes
+/// later, through [`Starting::outcome`].
+pub fn start(
+    launch: &Launch,
+    rootfs: &Rootfs,
+    cgroup: &Cgroup,
+) -> Result<(Starting, Stdio), StartFailure> {
+    let (stdio, child_stdio) = Stdio::open(launch.tty, launch.open_stdin)?;
+    let (status_read, status_write) =
+        pipe2(OFlag::O_CLOEXEC).map_err(StartFailure::machine("make the status pipe"))?;
+    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    // Between birth and reset, the child must not run the agent's signal handlers: they write into a pipe
+    // that parent and child share.
+    let mask = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(StartFailure::machine("block signals"))?;
+    let cloned = sys::clone_process(flags, cgroup.directory());
+    if matches!(cloned, Ok(Cloned::Child)) {
+        child::run(launch, rootfs, &child_stdio, &status_write);
+    }
+    mask.thread_set_mask().map_err(StartFailure::machine("unblock signals"))?;
+    let pid = match cloned.map_err(StartFailure::machine("make the container's process"))? {
+        Cloned::Parent(pid) => pid,
+        Cloned::Child => unreachable!("the child has become its program or ended"),
+    };
+    // The child's ends close here; only then do its exits show as ends of file.
+    drop((child_stdio, status_write));
+    let status =
+        stdio::watch(status_read).map_err(StartFailure::machine("watch the status pipe"))?;
+    Ok((Starting { pid, status }, stdio))
+}

@@ -1,0 +1,224 @@
+//! The agent's ends of the process's standard streams: a terminal, or pipes.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{pipe2, read, write};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::process::failure::StartFailure;
+use crate::rootfs::PTS;
+use crate::sys;
+
+/// End of transmission (`VEOF`): what a terminal's user types to end the input.
+const EOT: u8 = 4;
+
+/// What the child puts on its descriptors 0 to 2.
+#[derive(Debug)]
+pub struct ChildStdio {
+    /// The terminal's number in `/dev/pts`; the pipes are absent then.
+    pub terminal: Option<u32>,
+    /// The reading end; absent means `/dev/null`.
+    pub stdin: Option<OwnedFd>,
+    /// The writing end.
+    pub stdout: Option<OwnedFd>,
+    /// The writing end.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// The agent's ends.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Everything goes through one pseudo-terminal master.
+    Terminal {
+        /// Output to read; closed at its end.
+        master: Option<AsyncFd<OwnedFd>>,
+    },
+    /// One pipe each.
+    Pipes {
+        /// To write to; absent when the session has no stdin or it is closed.
+        stdin: Option<AsyncFd<OwnedFd>>,
+        /// To read; absent after its end.
+        stdout: Option<AsyncFd<OwnedFd>>,
+        /// To read; absent after its end.
+        stderr: Option<AsyncFd<OwnedFd>>,
+    },
+}
+
+/// What one read of an output gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// This many bytes.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// All writers have closed it.
+    End,
+}
+
+/// What became of bytes for the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// This many were taken.
+    Taken(usize),
+    /// It takes nothing now.
+    Full,
+    /// Nobody will ever read them.
+    Closed,
+}
+
+impl Stdio {
+    /// Makes the two ends.
+    ///
+    /// # Errors
+    ///
+    /// When descriptors or pseudo-terminals run out.
+    pub fn open(tty: bool, open_stdin: bool) -> Result<(Self, ChildStdio), StartFailure> {
+        if tty { Self::open_terminal() } else { Self::open_pipes(open_stdin) }
+    }
+
+    fn open_terminal() -> Result<(Self, ChildStdio), StartFailure> {
+        let path = format!("{PTS}/ptmx");
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let master = open(path.as_str(), flags, Mode::empty())
+            .map_err(StartFailure::machine("open a terminal"))?;
+        let number =
+            sys::unlock_pty(&master).map_err(StartFailure::machine("unlock a terminal"))?;
+        let master = Some(watch(master).map_err(StartFailure::machine("watch a terminal"))?);
+        let child = ChildStdio { terminal: Some(number), stdin: None, stdout: None, stderr: None };
+        Ok((Self::Terminal { master }, child))
+    }
+
+    fn open_pipes(open_stdin: bool) -> Result<(Self, ChildStdio), StartFailure> {
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(StartFailure::machine("make a pipe"));
+        let watched = |fd| watch(fd).map_err(StartFailure::machine("watch a pipe"));
+        let (stdout, child_stdout) = pipe()?;
+        let (stderr, child_stderr) = pipe()?;
+        let (child_stdin, stdin) =
+            if open_stdin { pipe().map(|(r, w)| (Some(r), Some(w)))? } else { (None, None) };
+        let child = ChildStdio {
+            terminal: None,
+            stdin: child_stdin,
+            stdout: Some(child_stdout),
+            stderr: Some(child_stderr),
+        };
+        let stdin = stdin.map(watched).transpose()?;
+        Ok((
+            Self::Pipes { stdin, stdout: Some(watched(stdout)?), stderr: Some(watched(stderr)?) },
+            child,
+        ))
+    }
+
+    /// Where stdout, or everything a terminal shows, can be read.
+    pub fn stdout(&mut self) -> &mut Option<AsyncFd<OwnedFd>> {
+        match self {
+            Self::Terminal { master } => master,
+            Self::Pipes { stdout, .. } => stdout,
+        }
+    }
+
+    /// Where stderr can be read.
+    pub fn stderr(&mut self) -> Option<&mut Option<AsyncFd<OwnedFd>>> {
+        match self {
+            Self::Terminal { .. } => None,
+            Self::Pipes { stderr, .. } => Some(stderr),
+        }
+    }
+
+    /// The descriptors that can be waited for: stdout, stderr, stdin.
+    pub fn ends(&self) -> [Option<&AsyncFd<OwnedFd>>; 3] {
+        match self {
+            Self::Terminal { master } => [master.as_ref(), None, master.as_ref()],
+            Self::Pipes { stdin, stdout, stderr } => {
+                [stdout.as_ref(), stderr.as_ref(), stdin.as_ref()]
+            }
+        }
+    }
+
+    /// Whether every output has ended.
+    pub fn output_ended(&self) -> bool {
+        let [stdout, stderr, _] = self.ends();
+        stdout.is_none() && stderr.is_none()
+    }
+
+    /// Offers bytes to the process's stdin.
+    pub fn write_input(&mut self, bytes: &[u8]) -> Input {
+        let [_, _, Some(stdin)] = self.ends() else { return Input::Closed };
+        match stdin.try_io(Interest::WRITABLE, |fd| Ok(write(fd, bytes)?)) {
+            Ok(taken) => Input::Taken(taken),
+            Err(error) if is_transient(&error) => Input::Full,
+            Err(_broken_pipe) => {
+                self.close_pipe();
+                Input::Closed
+            }
+        }
+    }
+
+    /// Ends the process's stdin: a pipe is closed, a terminal gets its end-of-transmission character.
+    /// Says `false` when the terminal cannot take it now.
+    pub fn end_input(&mut self) -> bool {
+        match self {
+            Self::Terminal { .. } => self.write_input(&[EOT]) != Input::Full,
+            Self::Pipes { .. } => {
+                self.close_pipe();
+                true
+            }
+        }
+    }
+
+    fn close_pipe(&mut self) {
+        if let Self::Pipes { stdin, .. } = self {
+            *stdin = None;
+        }
+    }
+
+    /// Tells the terminal its size; without one there is nothing to tell.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<(), Errno> {
+        match self {
+            Self::Terminal { master: Some(master) } => {
+                sys::set_window_size(master.get_ref(), rows, columns)
+            }
+            Self::Terminal { master: None } | Self::Pipes { .. } => Ok(()),
+        }
+    }
+}
+
+/// Reads what `end` has now and closes it at its end.
+pub fn read_output(end: &mut Option<AsyncFd<OwnedFd>>, buffer: &mut [u8]) -> Output {
+    let Some(fd) = end else { return Output::End };
+    match fd.try_io(Interest::READABLE, |fd| Ok(read(fd, buffer)?)) {
+        Ok(len) if len > 0 => Output::Bytes(len),
+        Err(error) if is_transient(&error) => Output::Nothing,
+        // A terminal whose last user has gone answers EIO, where a pipe answers "no bytes".
+        Ok(_) | Err(_) => {
+            *end = None;
+            Output::End
+        }
+    }
+}
+
+/// Whether the same call may succeed later. After "would block" the runtime has forgotten the descriptor's
+/// readiness, so the next wait is a real one.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Makes a descriptor non-blocking and registers it with the runtime.
+pub(crate) fn watch(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, Errno> {
+    set_nonblocking(&fd)?;
+    sys::watch(fd).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+/// Sets `O_NONBLOCK`.
+pub(crate) fn set_nonblocking(fd: impl AsFd) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
+    fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
+}

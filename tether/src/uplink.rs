@@ -1,0 +1,282 @@
+//! The agent's end of the conversation with the multiplexer: the link over its line, and the control channels.
+//!
+//! Two control channels are open at all times, one each way. The one towards the guest is replaced when the
+//! multiplexer at the other end is a new one, which cannot know how far into a message its predecessor was.
+//!
+//! Bounds: one frame on its way to the line; replies not yet taken by the link up to [`MAX_OUTBOX`], beyond
+//! which no further requests are read, so that a peer which asks without listening only stops itself.
+
+use std::io;
+
+use prost::Message as _;
+use thiserror::Error;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label};
+use wire::{ChannelId, Class, Direction, Event, Link, LinkError, Open};
+
+use crate::clock::Clock;
+use crate::line::Line;
+
+/// Bytes of messages to the multiplexer that wait for room in the link.
+const MAX_OUTBOX: usize = 64 * 1024;
+
+/// The most that is taken of the control channel in one turn.
+const READ: usize = 4096;
+
+/// The most reads of the line in one turn, so that a chattering peer starves nobody.
+const READS_PER_TURN: usize = 4;
+
+/// Why the conversation cannot go on.
+#[derive(Debug, Error)]
+pub enum UplinkError {
+    /// The line is broken for good.
+    #[error("serial port {port}: {0}; the machine cannot be reached any more", port = crate::line::PORT)]
+    Line(#[from] io::Error),
+    /// The link refuses a channel.
+    #[error("the link cannot carry another channel: {0}")]
+    Link(#[from] LinkError),
+}
+
+/// What the conversation brought.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// The multiplexer asks for something.
+    Request(MuxMessage),
+    /// A channel towards the guest has bytes.
+    Readable(ChannelId),
+    /// A channel towards the guest has ended and was read.
+    Finished(ChannelId),
+    /// A channel is gone at the other end, with whatever it still held.
+    Gone(ChannelId),
+}
+
+/// The conversation.
+#[derive(Debug)]
+pub struct Uplink {
+    link: Link,
+    line: Line,
+    clock: Clock,
+    /// The frame on its way, and how much of it the line has taken.
+    frame: Vec<u8>,
+    sent: usize,
+    /// Whether the line must become writable before anything more can go out.
+    blocked: bool,
+    to_mux: ChannelId,
+    to_guest: ChannelId,
+    requests: message::Reader,
+    /// Bytes read of `to_guest`.
+    heard: u64,
+    outbox: Vec<u8>,
+}
+
+impl Uplink {
+    /// Opens the control channels on a fresh link.
+    ///
+    /// # Errors
+    ///
+    /// When the link refuses them.
+    pub fn new(mut link: Link, line: Line, clock: Clock) -> Result<Self, UplinkError> {
+        let to_mux = link.open_channel(control(Direction::ToMux))?;
+        let to_guest = link.open_channel(control(Direction::ToGuest))?;
+        Ok(Self {
+            link,
+            line,
+            clock,
+            frame: Vec::new(),
+            sent: 0,
+            blocked: false,
+            to_mux,
+            to_guest,
+            requests: message::Reader::default(),
+            heard: 0,
+            outbox: Vec::new(),
+        })
+    }
+
+    /// The link, for reading and writing channels. Whoever changes it lets [`Self::turn`] follow.
+    pub fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+
+    /// Opens a channel of a session.
+    ///
+    /// # Errors
+    ///
+    /// When the link refuses it.
+    pub fn open(
+        &mut self,
+        direction: Direction,
+        class: Class,
+        kind: label::Kind,
+    ) -> Result<ChannelId, UplinkError> {
+        let label = Label { kind: Some(kind) }.encode_to_vec();
+        Ok(self.link.open_channel(Open { direction, class, label })?)
+    }
+
+    /// Says something to the multiplexer; it goes out in the turns to come.
+    pub fn say(&mut self, body: guest::Body) {
+        message::put(&GuestMessage { body: Some(body) }, &mut self.outbox);
+    }
+
+    /// Whether everything said and written has been taken over, durably, by the multiplexer.
+    pub fn is_drained(&self) -> bool {
+        self.outbox.is_empty() && self.link.is_drained()
+    }
+
+    /// Does everything that can be done now without waiting, and hands news to `tell`.
+    ///
+    /// # Errors
+    ///
+    /// [`UplinkError`].
+    pub fn turn(&mut self, mut tell: impl FnMut(News)) -> Result<(), UplinkError> {
+        self.receive()?;
+        let now = self.clock.now();
+        if self.link.poll_timeout().is_some_and(|due| due <= now) {
+            self.link.handle_timeout(now);
+        }
+        while let Some(event) = self.link.poll_event() {
+            self.take(event, &mut tell)?;
+        }
+        self.read_requests(&mut tell);
+        self.flush();
+        self.transmit()
+    }
+
+    /// Waits for a reason to take another turn: bytes, room on the line, or a timer of the link.
+    ///
+    /// # Errors
+    ///
+    /// The line's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is taken or given.
+    pub async fn wait(&self) -> io::Result<()> {
+        tokio::select! {
+            readable = self.line.readable() => readable,
+            writable = self.line.writable(), if self.blocked => writable,
+        }
+    }
+
+    /// When the next turn is due even if nothing happens. Never while the line is blocked: all that a timer
+    /// could cause is to send something.
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.blocked {
+            return None;
+        }
+        self.link.poll_timeout().map(|moment| self.clock.to_runtime(moment))
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        for _ in 0..READS_PER_TURN {
+            let Some(len) = self.line.read(&mut buffer)? else { break };
+            self.link.handle_bytes(self.clock.now(), &buffer[..len]);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event, tell: &mut impl FnMut(News)) -> Result<(), UplinkError> {
+        match event {
+            Event::Established { peer, peer_is_new } => {
+                info!("link is up, protocol {}", peer.proto);
+                if peer_is_new {
+                    self.renew_requests()?;
+                }
+            }
+            Event::Lost { reason } => info!("link is down: {reason}"),
+            Event::Readable(id) if id != self.to_guest => tell(News::Readable(id)),
+            Event::Finished(id) if id != self.to_guest => tell(News::Finished(id)),
+            Event::Reset(id) | Event::RolledBack(id) if id == self.to_mux => {
+                warn!("the multiplexer has given up the control channel");
+                self.to_mux = self.link.open_channel(control(Direction::ToMux))?;
+            }
+            Event::Finished(id) | Event::Reset(id) | Event::RolledBack(id)
+                if id == self.to_guest =>
+            {
+                self.replace_requests()?;
+            }
+            Event::Reset(id) | Event::RolledBack(id) => tell(News::Gone(id)),
+            // Closed is visible in `is_drained`, Writable in the room; the others concern a multiplexer.
+            other => debug!("{other:?}"),
+        }
+        Ok(())
+    }
+
+    /// A new multiplexer starts its requests from scratch, unless nobody has ever used the channel.
+    fn renew_requests(&mut self) -> Result<(), UplinkError> {
+        if self.link.offset(self.to_guest) == Some(0) {
+            return Ok(());
+        }
+        self.link.abandon(self.to_guest);
+        self.replace_requests()
+    }
+
+    fn replace_requests(&mut self) -> Result<(), UplinkError> {
+        self.to_guest = self.link.open_channel(control(Direction::ToGuest))?;
+        self.requests = message::Reader::default();
+        self.heard = 0;
+        Ok(())
+    }
+
+    fn read_requests(&mut self, tell: &mut impl FnMut(News)) {
+        while self.outbox.len() < MAX_OUTBOX {
+            match self.requests.next_message::<MuxMessage>() {
+                Ok(Some((request, _))) => tell(News::Request(request)),
+                Ok(None) => {
+                    let bytes = self.link.read(self.to_guest, READ);
+                    if bytes.is_empty() {
+                        break;
+                    }
+                    self.requests.push(&bytes);
+                    self.heard += bytes.len() as u64;
+                    self.link.release(self.to_guest, self.heard);
+                }
+                Err(error) => {
+                    warn!("{error}; asking for a fresh control channel");
+                    self.link.abandon(self.to_guest);
+                    if let Err(error) = self.replace_requests() {
+                        warn!("{error}");
+                    }
+                    break;
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.outbox.is_empty() {
+            let taken = self.link.write(self.to_mux, &self.outbox);
+            self.outbox.drain(..taken);
+        }
+    }
+
+    /// Hands frames to the line as long as it takes them. The next frame is asked for only when the line has
+    /// room, so that what is most urgent then goes next.
+    fn transmit(&mut self) -> Result<(), UplinkError> {
+        loop {
+            self.blocked = true;
+            if self.sent == self.frame.len() {
+                if !self.line.has_room()? {
+                    return Ok(());
+                }
+                self.frame.clear();
+                self.sent = 0;
+                if !self.link.poll_transmit(self.clock.now(), &mut self.frame) {
+                    self.blocked = false;
+                    return Ok(());
+                }
+            }
+            match self.line.write(&self.frame[self.sent..])? {
+                Some(len) => self.sent += len,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn control(direction: Direction) -> Open {
+    let label = Label { kind: Some(label::Kind::Control(label::Control {})) };
+    Open { direction, class: Class::Control, label: label.encode_to_vec() }
+}
