@@ -319,3 +319,6 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> ModulesError + use<> {
     let path = path.to_owned();
     move |source| ModulesError::Read { path, source }
 }
+
+#[cfg(test)]
+mod tests;
