@@ -1,11 +1,15 @@
 //! The session config of a containerVM: VIC's extraconfig encoding over serde, VMX files, sources and sinks.
 
+pub mod backdoor;
 pub mod blob;
 pub mod extraconfig;
 pub mod ip;
 pub mod report;
+pub mod rpci;
+pub mod sink;
 pub mod source;
 pub mod spec;
+pub mod sys;
 pub mod timestamp;
 pub mod url;
 pub mod vmx;

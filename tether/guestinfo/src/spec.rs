@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::extraconfig::{
-    DecodeErrors, Decoded, EncodeError, Header, NIL, Pairs, from_lookup, to_pairs,
+    DecodeErrors, Decoded, EncodeError, Header, Lookup, NIL, Pairs, from_lookup, to_pairs,
 };
 use crate::{Blob, Vmx};
 
@@ -165,12 +165,25 @@ impl Spec {
         let below = |header| {
             Pairs::new(header, pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())))
         };
-        let all = below(header);
-        let Decoded { value, mut errors } = from_lookup::<Self>(header, &all);
+        let ours = if header == Header::Vice { Pairs::default() } else { below(Header::Vice) };
+        Self::assemble(header, &below(header), &ours)
+    }
+
+    /// Asks `lookup` for every key that a spec could have.
+    pub(crate) fn ask(lookup: &dyn Lookup) {
+        let header =
+            older::detect(older::SIGNS.into_iter().filter(|key| lookup.value(key).is_some()));
+        // What matters is what was asked; the answers are put together elsewhere.
+        drop(Self::assemble(header, lookup, lookup));
+    }
+
+    /// Puts a spec together from the pairs below its header and, if that is the older one, ours.
+    fn assemble(header: Header, all: &dyn Lookup, ours: &dyn Lookup) -> Decoded<Self> {
+        let Decoded { value, mut errors } = from_lookup::<Self>(header, all);
         let mut spec = Self { header, ..value.unwrap_or_default() };
-        older::complete(&mut spec, &all, &mut errors);
+        older::complete(&mut spec, all, &mut errors);
         if header == Header::Bare {
-            older::take_link(&mut spec, &below(Header::Vice), &mut errors);
+            older::take_link(&mut spec, ours, &mut errors);
         }
         for sessions in [&mut spec.sessions, &mut spec.execs] {
             for (id, session) in sessions.iter_mut().filter(|(_, session)| session.id.is_empty()) {

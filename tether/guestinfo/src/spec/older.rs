@@ -8,15 +8,23 @@ use super::{LinkSpec, Spec};
 use crate::IpNet;
 use crate::extraconfig::{DecodeError, Decoded, Header, Lookup, from_lookup};
 
+/// The keys that tell the generations apart: today's first, then the older ones.
+pub(super) const SIGNS: [&str; 4] = [
+    "guestinfo.vice./common/id",
+    "guestinfo.vice./sessions",
+    "guestinfo./common/id",
+    "guestinfo./sessions",
+];
+
 /// Which generation wrote these keys: the older one only if none of them is the newer one's id or
 /// session index. A VCH that was upgraded leaves old keys beside the new.
 pub(super) fn detect<'a>(keys: impl Iterator<Item = &'a str>) -> Header {
     let mut older = false;
     for key in keys {
-        match key.to_ascii_lowercase().as_str() {
-            "guestinfo.vice./common/id" | "guestinfo.vice./sessions" => return Header::Vice,
-            "guestinfo./common/id" | "guestinfo./sessions" => older = true,
-            _ => {}
+        match SIGNS.iter().position(|sign| sign.eq_ignore_ascii_case(key)) {
+            Some(0 | 1) => return Header::Vice,
+            Some(_) => older = true,
+            None => {}
         }
     }
     if older { Header::Bare } else { Header::Vice }

@@ -1,0 +1,11 @@
+//! VMware's backdoor against an emulator of the hypervisor's side: once called directly, and once with the
+//! real instructions, caught in another process.
+#![allow(missing_docs, reason = "a test has no readers of its API")]
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod hypervisor;
+mod instructions;
+mod rpctool;
+mod scenarios;
+mod script;
+mod tracer;
