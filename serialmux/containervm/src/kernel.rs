@@ -1,6 +1,7 @@
 //! The kernel, initramfs and command line that lie on a bootstrap ISO, taken out for booting without firmware.
 //!
-//! They are kept by the ISO's digest and appear by renaming a finished directory, so what is there is whole.
+//! They are kept by the ISO's digest and appear by renaming a finished directory, so what is there is whole. Whoever
+//! takes them out holds a lock, and first removes what an interrupted predecessor left.
 
 use std::{
     fs::{self, File},
@@ -83,20 +84,29 @@ impl Kernel {
 fn extract(iso: &Path, parent: &Path, dir: &Path) -> Result<(), KernelError> {
     let keep = |source| KernelError::Keep { iso: iso.to_owned(), dir: dir.to_owned(), source };
     let wrong = |source| KernelError::Iso { iso: iso.to_owned(), source };
-    let temporary =
-        tempfile::Builder::new().prefix(".partial-").tempdir_in(parent).map_err(keep)?;
+    let lock = File::create(parent.join(".lock")).map_err(keep)?;
+    lock.lock().map_err(keep)?;
+    if dir.exists() {
+        return Ok(());
+    }
+    let partial = parent.join(".partial");
+    remove_dir(&partial).and_then(|()| fs::create_dir(&partial)).map_err(keep)?;
     let mut image = Image::open(File::open(iso).map_err(keep)?).map_err(wrong)?;
     for (from, to) in [(KERNEL, "vmlinuz"), (INITRAMFS, "initramfs.img")] {
-        let mut file = File::create(temporary.path().join(to)).map_err(keep)?;
+        let mut file = File::create(partial.join(to)).map_err(keep)?;
         image.copy(from, &mut file).map_err(wrong)?;
         file.sync_all().map_err(keep)?;
     }
     let cmdline = image.read(CMDLINE, MAX_CMDLINE).map_err(wrong)?;
-    fs::write(temporary.path().join("cmdline"), cmdline).map_err(keep)?;
-    match fs::rename(temporary.path(), dir) {
-        // Someone else was faster; theirs is the same.
-        Err(_) if dir.exists() => Ok(()),
-        result => result.map_err(keep),
+    fs::write(partial.join("cmdline"), cmdline)
+        .and_then(|()| fs::rename(&partial, dir))
+        .map_err(keep)
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -133,7 +143,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&kernel.initramfs).unwrap(), "init");
         assert_eq!(kernel.cmdline, "console=ttyS1 quiet");
         assert_eq!(Kernel::of_iso(&iso, &home).unwrap(), kernel);
-        assert_eq!(fs::read_dir(home.boot()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(home.boot()).unwrap().count(), 2, "a lock and a directory");
     }
 
     #[test]

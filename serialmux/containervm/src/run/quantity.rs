@@ -1,0 +1,78 @@
+//! Amounts as `docker run` takes them: memory with a unit, processors with a fraction.
+
+use super::RunError;
+use crate::machine::MIN_MEMORY;
+
+/// MiB of an amount such as `512m`, `1g` or `1.5GiB`; without a unit it is bytes. Rounded up. Units are powers of 1024,
+/// as Docker has them.
+///
+/// # Errors
+/// When it is no amount, or less than [`MIN_MEMORY`].
+pub fn memory(text: &str) -> Result<u32, RunError> {
+    let fault = || RunError::Memory(text.to_owned());
+    let lower = text.trim().to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let unit = match unit.trim_start().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 1u64,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1 << 40,
+        _ => return Err(fault()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| fault())? * unit as f64;
+    let mebibytes = (bytes / f64::from(1 << 20)).ceil();
+    if !(0.0..=f64::from(16 << 20)).contains(&mebibytes) {
+        return Err(fault());
+    }
+    let mebibytes = mebibytes as u32;
+    if mebibytes < MIN_MEMORY {
+        return Err(RunError::TooLittle { given: text.to_owned(), least: MIN_MEMORY });
+    }
+    Ok(mebibytes)
+}
+
+/// Processors of a number such as `2` or `1.5`: a VM has whole ones, so it is rounded up.
+///
+/// # Errors
+/// When it is no number, or none that a VM can have.
+pub fn cpus(text: &str) -> Result<u32, RunError> {
+    match text.trim().parse::<f64>() {
+        Ok(number) if (0.01..=255.0).contains(&number) => Ok(number.ceil() as u32),
+        _ => Err(RunError::Cpus(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_of_memory_are_dockers() {
+        let check =
+            |text: &str, expected: u32| assert_eq!(memory(text).unwrap(), expected, "{text}");
+        check("512m", 512);
+        check("1g", 1024);
+        check("1.5GiB", 1536);
+        check("256MB", 256);
+        check("300000k", 293);
+        check("536870912", 512);
+        check("536870913b", 513);
+        for bad in ["", "m", "12x", "-1g", "1..5g", "99999999g", "nan", "1e9g"] {
+            assert!(matches!(memory(bad), Err(RunError::Memory(_))), "{bad}");
+        }
+        let text = memory("6m").unwrap_err().to_string();
+        assert!(text.contains("at least 128m"), "{text}");
+    }
+
+    #[test]
+    fn processors_are_whole() {
+        assert_eq!(cpus("1.5").unwrap(), 2);
+        assert_eq!(cpus("0.5").unwrap(), 1);
+        assert_eq!(cpus("4").unwrap(), 4);
+        for bad in ["0", "-1", "256", "many", "nan"] {
+            assert!(cpus(bad).is_err(), "{bad}");
+        }
+    }
+}

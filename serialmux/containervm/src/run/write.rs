@@ -1,0 +1,181 @@
+//! The VMX file of a containerVM made by `run`: hardware such as VIC gives its VMs, and the session in guestinfo.
+
+use guestinfo::{Blob, Spec, Vmx};
+
+use super::{RunError, RunOptions, process};
+use crate::{
+    identity,
+    image::ImageConfig,
+    machine::{BOOTSTRAP_ISO, Boot, DEFAULT_MEMORY, Firmware},
+    store::{CONSOLE, DISK, Draft},
+};
+
+/// The VM's hardware, as far as `run` lets one choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hardware {
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// BIOS or UEFI.
+    pub firmware: Firmware,
+    /// From the ISO, or the kernel directly.
+    pub boot: Boot,
+    /// Where serial0 leads: `tcp://HOST:PORT` of the multiplexer.
+    pub pipe: String,
+}
+
+impl Default for Hardware {
+    fn default() -> Self {
+        Self {
+            memory: DEFAULT_MEMORY,
+            cpus: 1,
+            firmware: Firmware::Bios,
+            boot: Boot::Iso,
+            pipe: "tcp://127.0.0.1:2377".to_owned(),
+        }
+    }
+}
+
+/// Writes the VMX of a drafted VM. Paths in it are absolute, so it can be moved, edited and started elsewhere.
+///
+/// # Errors
+/// When the options make no sense together with the image.
+pub fn vmx(
+    draft: &Draft,
+    options: &RunOptions,
+    config: &ImageConfig,
+    hardware: &Hardware,
+) -> Result<Vmx, RunError> {
+    let host =
+        |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let spec = spec(draft, options, config, &host)?;
+    let mut vmx = Vmx::new();
+    for (key, value) in lines(draft, hardware)? {
+        vmx.set(key, value)?;
+    }
+    for (key, value) in spec.to_vmx_pairs()? {
+        vmx.set(key, value)?;
+    }
+    Ok(vmx)
+}
+
+fn spec(
+    draft: &Draft,
+    options: &RunOptions,
+    config: &ImageConfig,
+    host: &dyn Fn(&str) -> Option<String>,
+) -> Result<Spec, RunError> {
+    let id = draft.id();
+    let hostname = process::hostname(id, options)?;
+    let session = process::session(id, &hostname, options, config, host)?;
+    let mut spec = Spec {
+        id: id.to_owned(),
+        name: draft.name().to_owned(),
+        hostname,
+        repo: options.image.clone(),
+        key: Blob(identity::key()?.to_vec()),
+        ..Spec::default()
+    };
+    spec.sessions.insert(id.to_owned(), session);
+    Ok(spec)
+}
+
+fn lines(draft: &Draft, hardware: &Hardware) -> Result<Vec<(&'static str, String)>, RunError> {
+    let file = |name: &str| draft.target().join(name).display().to_string();
+    let mut lines = vec![
+        (".encoding", "UTF-8".to_owned()),
+        ("config.version", "8".to_owned()),
+        ("virtualHW.version", "14".to_owned()),
+        ("displayName", draft.name().to_owned()),
+        ("uuid.bios", identity::uuid_bios()?),
+        ("memsize", hardware.memory.to_string()),
+        ("numvcpus", hardware.cpus.to_string()),
+        ("firmware", if hardware.firmware == Firmware::Efi { "efi" } else { "bios" }.to_owned()),
+        ("scsi0:0.fileName", file(DISK)),
+        ("ide0:0.fileName", BOOTSTRAP_ISO.to_owned()),
+        ("serial0.fileName", hardware.pipe.clone()),
+        ("serial1.fileName", file(CONSOLE)),
+    ];
+    if hardware.boot == Boot::Direct {
+        lines.push(("containervm.boot", "direct".to_owned()));
+    }
+    let fixed = [
+        ("guestOS", "other5xlinux-64"),
+        ("scsi0.present", "TRUE"),
+        ("scsi0.virtualDev", "pvscsi"),
+        ("scsi0:0.present", "TRUE"),
+        ("scsi0:0.deviceType", "scsi-hardDisk"),
+        ("ide0:0.present", "TRUE"),
+        ("ide0:0.deviceType", "cdrom-image"),
+        ("ethernet0.present", "TRUE"),
+        ("ethernet0.virtualDev", "vmxnet3"),
+        ("ethernet0.connectionType", "nat"),
+        ("ethernet0.addressType", "generated"),
+        ("serial0.present", "TRUE"),
+        ("serial0.fileType", "network"),
+        ("serial0.network.endPoint", "client"),
+        ("serial1.present", "TRUE"),
+        ("serial1.fileType", "file"),
+    ];
+    lines.extend(fixed.map(|(key, value)| (key, value.to_owned())));
+    // Devices together, as people read them; what has no dot describes the whole VM and comes first.
+    lines.sort_by_key(|(key, _)| {
+        (key.contains('.') && !key.starts_with(['.', 'c', 'v', 'u']), group(key))
+    });
+    Ok(lines)
+}
+
+/// What a key belongs to: the part before its first dot or colon.
+fn group(key: &str) -> &str {
+    key.split(['.', ':']).next().unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        home::Home,
+        machine::{Machine, SerialBacking},
+        store::Store,
+    };
+
+    #[test]
+    fn what_run_writes_describes_a_machine_and_a_session() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&Home::at(dir.path())).unwrap();
+        let draft = store.draft(Some("web"), "busybox", true).unwrap();
+        let options = RunOptions {
+            image: "busybox".into(),
+            tty: true,
+            interactive: true,
+            env: vec!["ODD=a \"b\" | #c".into()],
+            command: vec!["echo".into(), "a|b".into(), String::new(), "ä\n".into()],
+            ..RunOptions::default()
+        };
+        let config = ImageConfig {
+            user: "nobody".into(),
+            stop_signal: "SIGINT".into(),
+            ..ImageConfig::default()
+        };
+        let hardware = Hardware { memory: 256, cpus: 2, boot: Boot::Direct, ..Hardware::default() };
+        let vmx = vmx(&draft, &options, &config, &hardware).unwrap();
+        std::fs::create_dir_all(draft.target()).unwrap();
+        std::fs::write(draft.target().join(DISK), b"").unwrap();
+
+        let read = Vmx::parse(vmx.to_string()).unwrap();
+        let machine = Machine::from_vmx(&read, &dir.path().join("elsewhere.vmx")).unwrap();
+        assert_eq!((machine.name.as_str(), machine.memory, machine.cpus), ("web", 256, 2));
+        assert_eq!(machine.boot, Boot::Direct);
+        assert_eq!(machine.disks[0].file, draft.target().join(DISK));
+        assert_eq!(machine.serials[1].backing, SerialBacking::File(draft.target().join(CONSOLE)));
+
+        let spec = Spec::from_vmx(&read).unwrap();
+        assert_eq!((spec.id.as_str(), spec.key.0.len()), (draft.id(), 32));
+        let session = spec.primary().unwrap();
+        assert_eq!(session.cmd.args, options.command);
+        assert!(session.cmd.env.contains(&options.env[0]), "{:?}", session.cmd.env);
+        assert!(session.tty && session.open_stdin && session.attach && !session.run_block);
+        assert_eq!((session.user.as_str(), session.stop_signal.as_str()), ("nobody", "SIGINT"));
+    }
+}
