@@ -195,7 +195,8 @@ impl Link {
             channel.known = true;
             channel.undecided = true;
         }
-        self.events.push_back(Event::Opened { channel: id, direction, class, label });
+        let base = next;
+        self.events.push_back(Event::Opened { channel: id, direction, class, base, label });
     }
 
     // All channels the guest carried over have been told: what it did not tell is gone there.

@@ -80,6 +80,9 @@ pub enum Event {
         direction: Direction,
         /// Its priority.
         class: Class,
+        /// Guest sends: the lowest offset it still holds; everything below was released by a mux.
+        /// Mux sends: the offset the guest expects next.
+        base: u64,
         /// What it is, in the application's words.
         label: Bytes,
     },

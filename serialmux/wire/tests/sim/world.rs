@@ -31,7 +31,7 @@ pub(crate) struct Plan {
 }
 
 enum MuxEnd {
-    Greeting(Greeter),
+    Greeting(Box<Greeter>),
     Live,
 }
 
@@ -405,9 +405,9 @@ impl World {
     }
 }
 
-fn greeter(rng: &mut Rng, run: u64, now: u64) -> Greeter {
+fn greeter(rng: &mut Rng, run: u64, now: u64) -> Box<Greeter> {
     let mut instance = [0; 16];
     instance[..8].copy_from_slice(&run.to_le_bytes());
     let now = Instant::from_micros(now);
-    Greeter::new(&LinkConfig::uart_mux(), instance, entropy(rng.next()), now)
+    Box::new(Greeter::new(&LinkConfig::uart_mux(), instance, entropy(rng.next()), now))
 }

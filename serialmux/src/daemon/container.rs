@@ -1,0 +1,499 @@
+//! One container: its link, its journal, and what is known of it. One task owns all of that.
+//!
+//! ```text
+//!            ┌─────────┐  Started  ┌─────────┐  Exited, Failed, VM gone  ┌────────┐
+//!  register ▶│ created │──────────▶│ running │──────────────────────────▶│ exited │
+//!            └─────────┘           └─────────┘                           └────────┘
+//!                 ▲ a new boot begins a new run; the journal goes on ────────┘
+//! ```
+//!
+//! Output goes from the link to the journal and is *written* at once, so that readers see it; it is
+//! *released* to the guest only after `fdatasync`, which runs on another thread for everything that
+//! was written meanwhile. A guest whose output cannot be stored is not told so and waits.
+
+mod control;
+mod handle;
+mod outputs;
+
+pub(super) use handle::{Handle, Input, Status};
+
+use super::outbox::Outbox;
+use super::peer::{self, Established, Pipe};
+use super::registry::Registry;
+use crate::clock;
+use crate::store::journal::{Journal, JournalError};
+use crate::store::state::{self, Exit, Registration, State};
+use bytes::Bytes;
+use control::Control;
+use handle::Command;
+use outputs::Outputs;
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use wire::message::{Label, label};
+use wire::{ChannelId, Event, Instant, Link, LinkConfig};
+
+/// How long a VM that has told its exit may stay away before its output counts as complete.
+const AFTERMATH: wire::Duration = wire::Duration::from_secs(15);
+/// When to try again after the disk refused.
+const DISK_RETRY: wire::Duration = wire::Duration::from_secs(1);
+
+/// A VM's pipe, both ways.
+struct Line {
+    read: ReadHalf<Box<dyn Pipe>>,
+    write: WriteHalf<Box<dyn Pipe>>,
+    from: String,
+    registry: Arc<Registry>,
+    outbox: Outbox,
+    buffer: Vec<u8>,
+}
+
+/// The task's state.
+pub(super) struct Container {
+    dir: PathBuf,
+    name: String,
+    state: State,
+    journal: Journal,
+    status: watch::Sender<Status>,
+    commands: mpsc::Receiver<Command>,
+    inputs: mpsc::Receiver<Input>,
+    link: Option<Link>,
+    line: Option<Line>,
+    outputs: Outputs,
+    control: Control,
+    input: Option<ChannelId>,
+    input_backlog: VecDeque<Bytes>,
+    input_ended: bool,
+    sync: Option<JoinHandle<io::Result<()>>>,
+    wake_at: Option<Instant>,
+    lost_at: Option<Instant>,
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Container").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Container {
+    /// Starts the task of a container.
+    pub(super) fn start(
+        dir: PathBuf,
+        registration: Registration,
+        state: State,
+        journal: Journal,
+    ) -> Handle {
+        let status = Status::recovered(&state, journal.len());
+        let (status, watcher) = watch::channel(status);
+        let (commands, command_queue) = mpsc::channel(64);
+        let (inputs, input_queue) = mpsc::channel(16);
+        let container = Self {
+            name: registration.name.clone(),
+            state,
+            journal,
+            status,
+            commands: command_queue,
+            inputs: input_queue,
+            link: None,
+            line: None,
+            outputs: Outputs::default(),
+            control: Control::default(),
+            input: None,
+            input_backlog: VecDeque::new(),
+            input_ended: false,
+            sync: None,
+            wake_at: None,
+            lost_at: None,
+            dir: dir.clone(),
+        };
+        let task = tokio::spawn(container.run());
+        Handle::new(registration, dir.join("output.log"), commands, inputs, watcher, &task)
+    }
+
+    async fn run(mut self) {
+        loop {
+            self.settle();
+            let writing = self.fill();
+            let deadline = self.deadline();
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                Some(input) = self.inputs.recv(), if self.takes_input() => self.take_input(input),
+                moved = exchange(&mut self.line, writing) => match moved {
+                    Moved::In(read) => self.arrived(read),
+                    Moved::Out(Ok(())) => {}
+                    Moved::Out(Err(error)) => self.hang_up(&error.to_string()),
+                },
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(far_away)),
+                    if deadline.is_some() => self.timeout(),
+                done = synced(&mut self.sync), if self.sync.is_some() => self.synced(done),
+            }
+        }
+    }
+
+    // ---- the pipe ----
+
+    fn fill(&mut self) -> bool {
+        match (&mut self.line, &mut self.link) {
+            (Some(line), Some(link)) => line.outbox.fill(link, clock::now()),
+            _ => false,
+        }
+    }
+
+    fn deadline(&self) -> Option<tokio::time::Instant> {
+        let link = self.link.as_ref().and_then(Link::poll_timeout);
+        let aftermath = self.lost_at.map(|at| at + AFTERMATH);
+        [link, self.wake_at, aftermath].into_iter().flatten().min().map(clock::deadline)
+    }
+
+    fn timeout(&mut self) {
+        let now = clock::now();
+        self.wake_at = self.wake_at.filter(|at| *at > now);
+        if let Some(link) = &mut self.link {
+            link.handle_timeout(now);
+        }
+        if self.lost_at.is_some_and(|at| at + AFTERMATH <= now) {
+            self.lost_at = None;
+            if self.state.exit.is_some() {
+                self.status.send_modify(|status| status.output_open = false);
+            }
+        }
+    }
+
+    fn arrived(&mut self, read: io::Result<usize>) {
+        match read {
+            Ok(0) => self.hang_up("the VM closed the connection"),
+            Err(error) => self.hang_up(&error.to_string()),
+            Ok(n) => {
+                if let (Some(line), Some(link)) = (&self.line, &mut self.link) {
+                    link.handle_bytes(clock::now(), line.buffer.get(..n).unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn hang_up(&mut self, reason: &str) {
+        let Some(line) = self.line.take() else { return };
+        tracing::info!(container = self.name, from = line.from, reason, "disconnected");
+        if let Some(link) = &mut self.link {
+            link.handle_disconnected();
+        }
+        self.lost_at = Some(clock::now());
+        self.status.send_modify(|status| status.is_connected = false);
+    }
+
+    fn established(&mut self, established: Established) {
+        let Established { pipe, from, session, rest, registry } = established;
+        let boot = session.peer().id;
+        tracing::info!(container = self.name, from, agent = session.peer().agent, "connected");
+        let now = clock::now();
+        match &mut self.link {
+            Some(link) if self.state.boot == boot => link.install(now, session),
+            link => *link = Some(Link::mux(LinkConfig::uart_mux(), session, now)),
+        }
+        if self.state.boot != boot {
+            self.new_run(boot);
+        }
+        if let Some(link) = &mut self.link {
+            link.handle_bytes(now, &rest);
+        }
+        let (read, write) = tokio::io::split(pipe);
+        let (outbox, buffer) = (Outbox::default(), vec![0; 16 * 1024]);
+        self.line = Some(Line { read, write, from, registry, outbox, buffer });
+        self.lost_at = None;
+        self.status.send_modify(|status| status.is_connected = true);
+    }
+
+    fn new_run(&mut self, boot: [u8; 16]) {
+        self.outputs = Outputs::default();
+        self.control.reset("the VM restarted");
+        self.input = None;
+        self.state = State { boot: boot.to_vec(), ..State::default() };
+        self.save();
+        self.status.send_modify(Status::new_run);
+    }
+
+    // The guest has lost its session but the pipe is up: someone else makes the next one.
+    fn greet_again(&mut self) {
+        let Some(line) = self.line.take() else { return };
+        if let Some(link) = &mut self.link {
+            link.handle_disconnected();
+        }
+        self.status.send_modify(|status| status.is_connected = false);
+        let pipe = line.read.unsplit(line.write);
+        tokio::spawn(peer::again(pipe.into(), line.from, line.registry));
+    }
+
+    // ---- the link's events ----
+
+    fn settle(&mut self) {
+        let Some(mut link) = self.link.take() else { return };
+        let mut greet = false;
+        while let Some(event) = link.poll_event() {
+            greet |= matches!(event, Event::Greet | Event::Lost { .. });
+            self.event(&mut link, event);
+        }
+        self.feed(&mut link);
+        self.control.flush(&mut link);
+        self.link = Some(link);
+        if greet {
+            self.greet_again();
+        }
+        self.store();
+    }
+
+    fn event(&mut self, link: &mut Link, event: Event) {
+        match event {
+            Event::Opened { channel, direction, base, label, .. } => {
+                self.opened(link, channel, direction, base, &label);
+            }
+            Event::Readable(channel) => self.readable(link, channel),
+            Event::Finished(channel) => self.outputs.finished(channel, &mut self.journal),
+            Event::Closed(channel) | Event::Reset(channel) | Event::RolledBack(channel) => {
+                self.gone(channel);
+            }
+            Event::Lost { reason } => tracing::info!(container = self.name, reason, "session lost"),
+            Event::Established { .. } | Event::Greet | Event::Writable(_) => {}
+        }
+    }
+
+    fn opened(
+        &mut self,
+        link: &mut Link,
+        channel: ChannelId,
+        direction: wire::Direction,
+        base: u64,
+        label: &[u8],
+    ) {
+        use wire::Direction::{ToGuest, ToMux};
+        let label: Label = prost::Message::decode(label).unwrap_or_default();
+        match (label.kind, direction) {
+            (Some(label::Kind::Control(_)), ToMux) => {
+                self.control.opened_up(channel);
+                link.accept(channel, base);
+            }
+            (Some(label::Kind::Control(_)), ToGuest) => {
+                link.accept(channel, 0);
+                self.control.opened_down(channel);
+            }
+            (Some(label::Kind::Output(_)), ToMux) => {
+                let boot = self.state.boot.as_slice().try_into().unwrap_or_default();
+                self.outputs.opened(link, channel, boot, &mut self.journal);
+                self.status.send_modify(|status| status.output_open = true);
+            }
+            (Some(label::Kind::Input(_)), ToGuest) => {
+                link.accept(channel, 0);
+                self.input = Some(channel);
+            }
+            (kind, _) => {
+                tracing::info!(container = self.name, ?kind, "channel refused: of no known kind");
+                link.refuse(channel);
+            }
+        }
+    }
+
+    fn readable(&mut self, link: &mut Link, channel: ChannelId) {
+        if self.control.is_up(channel) {
+            let (messages, broken) = self.control.read(link, channel);
+            messages.into_iter().for_each(|message| self.message(message));
+            if broken {
+                link.abandon(channel);
+            }
+            return;
+        }
+        if let Err(error) = self.outputs.read(link, channel, &mut self.journal) {
+            tracing::warn!(container = self.name, %error, "output channel given up");
+            link.abandon(channel);
+            self.gone(channel);
+        }
+    }
+
+    fn gone(&mut self, channel: ChannelId) {
+        if self.input == Some(channel) {
+            self.input = None;
+        }
+        self.control.gone(channel);
+        self.outputs.gone(channel);
+        if self.outputs.is_empty() {
+            self.status.send_modify(|status| status.output_open = false);
+        }
+    }
+
+    fn message(&mut self, message: wire::message::GuestMessage) {
+        use wire::message::guest::Body;
+        match message.body {
+            Some(Body::Started(started)) => {
+                self.state.started_us = Some(started.time_us);
+                self.status.send_modify(|status| status.started_us = Some(started.time_us));
+            }
+            Some(Body::Failed(failed)) => {
+                let (code, error, time_us) = (failed.code, failed.text, failed.time_us);
+                self.exited(Exit { code, error, time_us });
+            }
+            Some(Body::Exited(exited)) => {
+                let (code, time_us) = (exited.code, exited.exited_us);
+                self.exited(Exit { code, error: String::new(), time_us });
+            }
+            Some(Body::Reply(reply)) => self.control.replied(reply),
+            None => tracing::info!(container = self.name, "message of a newer agent passed over"),
+        }
+        self.save();
+    }
+
+    fn exited(&mut self, exit: Exit) {
+        tracing::info!(container = self.name, code = exit.code, error = exit.error, "exited");
+        self.state.exit = Some(exit.clone());
+        self.control.reset("the container has ended");
+        let open = !self.outputs.is_empty();
+        self.status.send_modify(|status| {
+            status.exit = Some(exit);
+            status.output_open = open;
+        });
+    }
+
+    fn save(&mut self) {
+        let path = self.dir.join("state.json");
+        if let Err(error) = tokio::task::block_in_place(|| state::save(&path, &self.state)) {
+            tracing::error!(container = self.name, %error, "cannot save the state");
+        }
+    }
+
+    // ---- the disk ----
+
+    // Writes what came, and has it made durable; one sync at a time, for all that came meanwhile.
+    fn store(&mut self) {
+        match self.journal.write() {
+            Ok(len) => self.status.send_if_modified(|status| {
+                let news = status.written != len;
+                status.written = len;
+                news
+            }),
+            Err(error) => return self.disk_failed(&error),
+        };
+        if self.sync.is_none() && self.outputs.begin_sync() {
+            match self.journal.handle() {
+                Ok(file) => self.sync = Some(tokio::task::spawn_blocking(move || file.sync_data())),
+                Err(error) => self.disk_failed(&error),
+            }
+        }
+    }
+
+    fn disk_failed(&mut self, error: &JournalError) {
+        if self.wake_at.is_none() {
+            tracing::error!(container = self.name, %error, "output is held back in the VM");
+            self.wake_at = Some(clock::now() + DISK_RETRY);
+        }
+    }
+
+    // After a failed sync nobody knows what is on the disk (the page cache may claim too much), so
+    // nothing more is released in this run of the daemon; the guest keeps it.
+    fn synced(&mut self, done: io::Result<()>) {
+        self.sync = None;
+        if let Err(error) = done {
+            tracing::error!(container = self.name, %error, "fdatasync failed; output stays in the VM");
+            self.outputs.never_release();
+            return;
+        }
+        if let Some(link) = &mut self.link {
+            self.outputs.release(link);
+        }
+        if self.outputs.is_empty() {
+            self.status.send_modify(|status| status.output_open = false);
+        }
+    }
+
+    // ---- what clients want ----
+
+    fn takes_input(&self) -> bool {
+        self.input_backlog.is_empty() && !self.input_ended
+    }
+
+    fn take_input(&mut self, input: Input) {
+        match input {
+            Input::Bytes(bytes) => self.input_backlog.push_back(bytes),
+            Input::End => self.input_ended = true,
+        }
+    }
+
+    fn feed(&mut self, link: &mut Link) {
+        let Some(channel) = self.input else { return };
+        while let Some(bytes) = self.input_backlog.front_mut() {
+            let n = link.write(channel, bytes);
+            bytes::Buf::advance(bytes, n);
+            if !bytes.is_empty() {
+                return;
+            }
+            self.input_backlog.pop_front();
+        }
+        if self.input_ended {
+            link.finish(channel);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Established(established) => {
+                self.hang_up("the VM has a newer connection");
+                self.established(*established);
+            }
+            Command::Request { body, reply } => {
+                if self.state.exit.is_some() {
+                    // The asker may have gone, and then nobody needs the answer.
+                    drop(reply.send(Err(format!("container {} is not running", self.name))));
+                } else {
+                    self.control.ask(body, reply);
+                }
+            }
+            Command::Gone(text) => self.vm_gone(&text),
+        }
+    }
+
+    fn vm_gone(&mut self, text: &str) {
+        self.hang_up("the VM is gone");
+        if self.state.exit.is_none() {
+            let error = format!(
+                "the VM ended without an exit status{}{text}",
+                if text.is_empty() { "" } else { ": " }
+            );
+            self.exited(Exit { code: 137, error, time_us: clock::wall_us() });
+            self.save();
+        }
+        self.status.send_modify(|status| {
+            status.output_open = false;
+            status.gone += 1;
+        });
+    }
+}
+
+fn far_away() -> tokio::time::Instant {
+    tokio::time::Instant::now() + std::time::Duration::from_secs(3600)
+}
+
+/// What happened on a pipe.
+enum Moved {
+    In(io::Result<usize>),
+    Out(io::Result<()>),
+}
+
+async fn exchange(line: &mut Option<Line>, writing: bool) -> Moved {
+    let Some(Line { read, write, outbox, buffer, .. }) = line else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        n = read.read(buffer) => Moved::In(n),
+        done = outbox.write(write), if writing => Moved::Out(done),
+    }
+}
+
+async fn synced(sync: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    match sync {
+        Some(task) => task.await.map_err(io::Error::other)?,
+        None => std::future::pending().await,
+    }
+}

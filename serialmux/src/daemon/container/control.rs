@@ -1,0 +1,120 @@
+//! The control channels of one guest: its messages, and requests with their answers.
+
+use super::handle::Reply;
+use std::collections::{BTreeMap, VecDeque};
+use wire::message::{self, GuestMessage, MuxMessage, guest, mux};
+use wire::{ChannelId, Link};
+
+/// Most requests that wait for a guest at once.
+const MAX_REQUESTS: usize = 256;
+
+/// The control channels, as far as they are open.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    up: Option<ChannelId>,
+    down: Option<ChannelId>,
+    reader: message::Reader,
+    taken: u64,
+    queue: VecDeque<MuxMessage>,
+    waiting: BTreeMap<u64, Reply>,
+    last_request: u64,
+}
+
+impl Control {
+    pub(super) fn opened_up(&mut self, channel: ChannelId) {
+        self.up = Some(channel);
+        self.reader = message::Reader::default();
+        self.taken = u64::MAX;
+    }
+
+    pub(super) fn opened_down(&mut self, channel: ChannelId) {
+        self.down = Some(channel);
+    }
+
+    pub(super) fn is_up(&self, channel: ChannelId) -> bool {
+        self.up == Some(channel)
+    }
+
+    pub(super) fn gone(&mut self, channel: ChannelId) {
+        self.up = self.up.filter(|up| *up != channel);
+        self.down = self.down.filter(|down| *down != channel);
+    }
+
+    /// Reads messages; the second is whether the guest broke the protocol.
+    ///
+    /// They are released at once: the caller saves their effect before anything is sent.
+    pub(super) fn read(
+        &mut self,
+        link: &mut Link,
+        channel: ChannelId,
+    ) -> (Vec<GuestMessage>, bool) {
+        let mut messages = Vec::new();
+        loop {
+            let bytes = link.read(channel, message::MAX_MESSAGE);
+            if bytes.is_empty() {
+                return (messages, false);
+            }
+            if self.taken == u64::MAX {
+                let end = link.offset(channel).unwrap_or(0);
+                self.taken = end - bytes.len() as u64;
+            }
+            self.reader.push(&bytes);
+            loop {
+                match self.reader.next_message() {
+                    Ok(Some((message, n))) => {
+                        self.taken += n as u64;
+                        messages.push(message);
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "control channel given up");
+                        return (messages, true);
+                    }
+                }
+            }
+            link.release(channel, self.taken);
+        }
+    }
+
+    /// Queues a request.
+    pub(super) fn ask(&mut self, body: mux::Body, reply: Reply) {
+        if self.waiting.len() >= MAX_REQUESTS {
+            // The asker may have gone, and then nobody needs the answer.
+            drop(reply.send(Err("too many requests wait for this VM already".into())));
+            return;
+        }
+        self.last_request += 1;
+        let request = self.last_request;
+        self.waiting.insert(request, reply);
+        self.queue.push_back(MuxMessage { request, body: Some(body) });
+    }
+
+    /// Sends what is queued, as soon as the guest has opened its end.
+    pub(super) fn flush(&mut self, link: &mut Link) {
+        let Some(down) = self.down else { return };
+        while let Some(message) = self.queue.front() {
+            let mut bytes = Vec::new();
+            message::put(message, &mut bytes);
+            if link.room(down) < bytes.len() {
+                return;
+            }
+            link.write(down, &bytes);
+            self.queue.pop_front();
+        }
+    }
+
+    pub(super) fn replied(&mut self, reply: guest::Reply) {
+        if let Some(asker) = self.waiting.remove(&reply.request) {
+            let answer = if reply.error.is_empty() { Ok(()) } else { Err(reply.error) };
+            drop(asker.send(answer));
+        }
+    }
+
+    /// Nobody will answer what was asked so far.
+    pub(super) fn reset(&mut self, why: &str) {
+        self.queue.clear();
+        for (_, asker) in std::mem::take(&mut self.waiting) {
+            drop(asker.send(Err(why.to_owned())));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What outlives the daemon: each container's registration, state and output.
+
+pub mod journal;
+pub mod record;
+pub mod state;

@@ -1,0 +1,171 @@
+//! Records of a journal, as bytes on disk.
+//!
+//! ```text
+//! +-----------+-----------------+------+------------------------+
+//! | length u32| CRC-32C u32     | kind | fields                 |
+//! +-----------+-----------------+------+------------------------+
+//!               covers kind and fields; little-endian throughout
+//! ```
+//!
+//! A journal starts with [`MAGIC`]. A record that is cut short or does not check ends it: what
+//! follows was never durable.
+
+use bytes::{Buf, Bytes};
+use wire::chunk::{MAX_CHUNK, Stream};
+
+/// First bytes of every journal; the digit is the format's version.
+pub const MAGIC: &[u8; 8] = b"cvmlog1\n";
+const HEAD: usize = 8;
+const MAX_BODY: usize = MAX_CHUNK + 64;
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// An output channel of this boot begins.
+    Begin {
+        /// Names the boot.
+        boot: [u8; 16],
+        /// The channel's id within the boot.
+        channel: u32,
+    },
+    /// Output.
+    Output {
+        /// The channel it came over.
+        channel: u32,
+        /// Offset in the channel after it: where the guest goes on after a restart.
+        next: u64,
+        /// Stdout or stderr.
+        stream: Stream,
+        /// When the guest read it, µs since the Unix epoch.
+        time_us: u64,
+        /// The output itself.
+        bytes: Bytes,
+    },
+    /// The channel ended: nothing of its output is missing.
+    End {
+        /// The channel.
+        channel: u32,
+    },
+}
+
+/// Appends `record`.
+pub fn put(record: &Record, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend([0; HEAD]);
+    match record {
+        Record::Begin { boot, channel } => {
+            out.push(1);
+            out.extend(boot);
+            out.extend(channel.to_le_bytes());
+        }
+        Record::Output { channel, next, stream, time_us, bytes } => {
+            out.push(2);
+            out.extend(channel.to_le_bytes());
+            out.extend(next.to_le_bytes());
+            out.push(*stream as u8);
+            out.extend(time_us.to_le_bytes());
+            out.extend(bytes.as_ref());
+        }
+        Record::End { channel } => {
+            out.push(3);
+            out.extend(channel.to_le_bytes());
+        }
+    }
+    let (len, crc) = match out.get(start + HEAD..) {
+        Some(body) => (body.len() as u32, crc32c::crc32c(body)),
+        None => (0, 0),
+    };
+    if let Some(head) = out.get_mut(start..start + HEAD) {
+        head[..4].copy_from_slice(&len.to_le_bytes());
+        head[4..].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// What [`take`] found at the front of its input.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A record, which took so many bytes.
+    Record(Record, usize),
+    /// The start of a record; more bytes are needed.
+    More,
+    /// Not a record.
+    Damage,
+}
+
+/// Reads the record at the front of `input`.
+pub fn take(input: &Bytes) -> Taken {
+    let Some((len, crc)) = head(input) else { return Taken::More };
+    if len == 0 || len > MAX_BODY {
+        return Taken::Damage;
+    }
+    if input.len() < HEAD + len {
+        return Taken::More;
+    }
+    let body = input.slice(HEAD..HEAD + len);
+    if crc32c::crc32c(&body) != crc {
+        return Taken::Damage;
+    }
+    parse(body).map_or(Taken::Damage, |record| Taken::Record(record, HEAD + len))
+}
+
+fn head(input: &[u8]) -> Option<(usize, u32)> {
+    let (len, rest) = input.split_first_chunk::<4>()?;
+    let crc = rest.first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*len) as usize, u32::from_le_bytes(*crc)))
+}
+
+fn parse(mut body: Bytes) -> Option<Record> {
+    match body.try_get_u8().ok()? {
+        1 => {
+            let mut boot = [0; 16];
+            body.try_copy_to_slice(&mut boot).ok()?;
+            Some(Record::Begin { boot, channel: body.try_get_u32_le().ok()? })
+        }
+        2 => Some(Record::Output {
+            channel: body.try_get_u32_le().ok()?,
+            next: body.try_get_u64_le().ok()?,
+            stream: match body.try_get_u8().ok()? {
+                1 => Stream::Stdout,
+                2 => Stream::Stderr,
+                _ => return None,
+            },
+            time_us: body.try_get_u64_le().ok()?,
+            bytes: body,
+        }),
+        3 => Some(Record::End { channel: body.try_get_u32_le().ok()? }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(bytes: &'static [u8]) -> Record {
+        let bytes = Bytes::from_static(bytes);
+        Record::Output { channel: 3, next: 1 << 40, stream: Stream::Stderr, time_us: 9, bytes }
+    }
+
+    #[test]
+    fn records_survive_and_cut_or_damaged_ones_are_told_apart() {
+        for record in [
+            Record::Begin { boot: [7; 16], channel: 1 },
+            output(b"text"),
+            Record::End { channel: 2 },
+        ] {
+            let mut out = Vec::new();
+            put(&record, &mut out);
+            let n = out.len();
+            let whole = Bytes::from(out);
+            assert_eq!(take(&whole), Taken::Record(record, n));
+            for cut in 0..n {
+                assert_eq!(take(&whole.slice(..cut)), Taken::More);
+            }
+            for bit in HEAD * 8..n * 8 {
+                let mut bad = whole.to_vec();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(take(&bad.into()), Taken::Damage);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A container's registration and what became of it, as two small JSON files.
+
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// What a container was registered with. Written once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// 64 hexadecimal digits, or whatever the VMX has.
+    pub id: String,
+    /// The name people use.
+    pub name: String,
+    /// Key material as in guestinfo.
+    #[serde(with = "hex")]
+    pub key: Vec<u8>,
+    /// Whether packets are only checksummed, not encrypted.
+    pub plain: bool,
+    /// Whether the process has a terminal.
+    pub tty: bool,
+    /// Whether the process reads standard input.
+    pub open_stdin: bool,
+    /// What runs, for people.
+    pub command: String,
+    /// When it was registered, µs since the Unix epoch.
+    pub created_us: u64,
+}
+
+/// What the guest has told so far. Durable before the guest is told to forget it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Names the boot that the rest is about.
+    #[serde(with = "hex")]
+    pub boot: Vec<u8>,
+    /// When the process was started, µs since the Unix epoch.
+    pub started_us: Option<u64>,
+    /// How it ended.
+    pub exit: Option<Exit>,
+}
+
+/// How a container's run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// As `docker wait` gives it.
+    pub code: i32,
+    /// What went wrong, if the process could not be started or the VM failed; else empty.
+    pub error: String,
+    /// When, µs since the Unix epoch.
+    pub time_us: u64,
+}
+
+/// Reads a file that [`save`] wrote; `None` if there is none.
+///
+/// # Errors
+/// As the file system or the JSON parser says.
+pub fn load<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces a file as a whole; durable when it returns.
+///
+/// # Errors
+/// As the file system says; the old file is then still there.
+pub fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let temp = path.with_extension("new");
+    let mut options = File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temp)?;
+    file.write_all(&serde_json::to_vec_pretty(value)?)?;
+    file.sync_all()?;
+    fs::rename(&temp, path)?;
+    File::open(dir)?.sync_all()
+}
+
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits = text.as_bytes();
+        let pairs = digits.chunks(2).map(|pair| {
+            let pair = str::from_utf8(pair).map_err(Error::custom)?;
+            u8::from_str_radix(pair, 16).map_err(Error::custom)
+        });
+        pairs.collect()
+    }
+}
