@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use debian::ensure;
 
 use crate::agent;
 use crate::build::Build;
 use crate::initramfs::Compression;
 use crate::kernel::Kernel;
 use crate::loaders::Loaders;
+use crate::modules::Modules;
 
 /// Makes bootstrap.iso, the image every containerVM boots: a kernel, the modules it needs there,
 /// the agent (tether) as its only program, and loaders for BIOS and UEFI.
@@ -68,6 +70,9 @@ impl Cli {
             (Some(image), Some(modules)) => Kernel::given(image, modules),
             _ => Kernel::of_distribution(&packages, &mut tell)?,
         };
+        if let Some(need) = Modules::decompressor(&kernel.modules)? {
+            ensure(&[need], &mut tell)?;
+        }
         let loaders = Loaders::of_distribution(&packages, &mut tell)?;
         let agent = match (self.tether, &root) {
             (Some(agent), _) => agent,

@@ -14,6 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use debian::{Need, Probe};
+
 use crate::cpio::Archive;
 use crate::modinfo::{Modinfo, ModinfoError, canonical, without_signature};
 
@@ -144,6 +146,21 @@ impl Modules {
             }
         }
         Ok(Self { loaded: selection.loaded })
+    }
+
+    /// The program that must be there to read the modules in `dir`, if they are compressed.
+    ///
+    /// # Errors
+    /// An unreadable directory.
+    pub fn decompressor(dir: &Path) -> Result<Option<Need>, ModulesError> {
+        let available = Available::scan(dir)?;
+        let (package, program) = match available.files.values().find_map(|path| packer(path)) {
+            Some("xz") => ("xz-utils", "xz"),
+            Some("zstd") => ("zstd", "zstd"),
+            _ => return Ok(None),
+        };
+        let why = "to decompress this kernel's modules";
+        Ok(Some(Need { package, probe: Probe::Program(program), why }))
     }
 
     /// Puts the modules and their tables into an initramfs.
@@ -299,11 +316,8 @@ fn module_name(path: &Path) -> Option<String> {
 
 /// The module's own bytes. Debian 12 has them as they are; newer releases compress them.
 fn read_module(path: &Path) -> Result<Vec<u8>, ModulesError> {
-    let program = match path.extension().and_then(|it| it.to_str()) {
-        Some("xz") => "xz",
-        Some("zst") => "zstd",
-        Some("gz") => "gzip",
-        _ => return fs::read(path).map_err(unreadable(path)),
+    let Some(program) = packer(path) else {
+        return fs::read(path).map_err(unreadable(path));
     };
     let failed =
         |detail: String| ModulesError::Decompress { path: path.to_owned(), program, detail };
@@ -312,6 +326,16 @@ fn read_module(path: &Path) -> Result<Vec<u8>, ModulesError> {
     match output.status.success() {
         true => Ok(output.stdout),
         false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}
+
+/// The program a module's file was compressed with, by the suffix the kernel's build gives it.
+fn packer(path: &Path) -> Option<&'static str> {
+    match path.extension()?.to_str()? {
+        "xz" => Some("xz"),
+        "zst" => Some("zstd"),
+        "gz" => Some("gzip"),
+        _ => None,
     }
 }
 

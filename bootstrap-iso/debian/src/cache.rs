@@ -5,7 +5,7 @@
 //!   isolinux_3%3a6.04~git20190206-3/   what `dpkg -x` gives, complete by construction
 //!   linux-image-cloud-amd64.depends    the name a metapackage stood for when it was last resolved
 //!   .lock-isolinux                     held while a package is being looked up or brought in
-//!   .unpacking-isolinux                half-made; belongs to the holder of the lock, if any
+//!   .unpacking-isolinux_4711           half-made; belongs to the holder of the lock, if any
 //! ```
 //!
 //! An entry appears by renaming a finished directory, so an entry that exists is whole. The
@@ -75,7 +75,9 @@ fn unpack_on(
         return Ok(entry);
     }
     let apt = Apt::find(host, &[package])?;
-    let work = cache_root.join(format!(".unpacking-{package}"));
+    remove_half_made(package, cache_root)?;
+    // Named for this process: programs that outlive a killed run may still write into its own.
+    let work = cache_root.join(format!("{}{}", half_made(package), std::process::id()));
     remove_if_there(&work)?;
     let files = work.join("files");
     fs::create_dir_all(&files).map_err(failed("create", &files))?;
@@ -210,6 +212,29 @@ fn entry_name(package: &str, deb: &Path) -> String {
     let stem = deb.file_stem().unwrap_or_default().to_string_lossy();
     let version = stem.split('_').nth(1).unwrap_or("unknown");
     format!("{package}_{version}")
+}
+
+/// How the name of a directory begins in which `package` is being unpacked; a process ID ends it.
+fn half_made(package: &str) -> String {
+    format!(".unpacking-{package}_")
+}
+
+/// Removes what interrupted runs left. One that cannot be removed because an orphan of its run
+/// still fills it is left to the next run: nothing ever reads it.
+fn remove_half_made(package: &str, cache_root: &Path) -> Result<(), DebianError> {
+    let prefix = half_made(package);
+    for entry in fs::read_dir(cache_root).map_err(failed("read", cache_root))? {
+        let entry = entry.map_err(failed("read", cache_root))?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            match fs::remove_dir_all(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                    return Err(failed("remove", &entry.path())(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn remove_if_there(path: &Path) -> Result<(), DebianError> {

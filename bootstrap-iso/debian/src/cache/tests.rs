@@ -41,6 +41,12 @@ impl Fake {
         fs::read_to_string(self.dir.path().join("calls")).unwrap_or_default().lines().count()
     }
 
+    /// How many half-made directories are left.
+    fn half_made(&self) -> usize {
+        let names = fs::read_dir(self.root()).unwrap().map(|it| it.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().contains("unpacking")).count()
+    }
+
     fn unpack(&self) -> Result<PathBuf, DebianError> {
         unpack_on(&self.host(), "demo", &self.root(), &mut |_| ())
     }
@@ -52,7 +58,7 @@ fn a_package_is_unpacked_under_its_name_and_version() {
     let entry = fake.unpack().unwrap();
     assert_eq!(entry, fake.root().join("demo_1%3a2.0"));
     assert_eq!(fs::read_to_string(entry.join("usr/file")).unwrap(), "hello\n");
-    assert!(!fake.root().join(".unpacking-demo").exists());
+    assert_eq!(fake.half_made(), 0);
 }
 
 #[test]
@@ -67,12 +73,13 @@ fn a_second_call_starts_no_program() {
 #[test]
 fn what_an_interrupted_run_left_is_removed_and_never_taken_for_an_entry() {
     let fake = Fake::new();
-    let left = fake.root().join(".unpacking-demo/files/usr");
+    let left = fake.root().join(".unpacking-demo_1/files/usr");
     fs::create_dir_all(&left).unwrap();
     fs::write(left.join("half"), "").unwrap();
-    fs::write(fake.root().join(".unpacking-demo/demo_0.1_all.deb"), "").unwrap();
+    fs::write(fake.root().join(".unpacking-demo_1/demo_0.1_all.deb"), "").unwrap();
     let entry = fake.unpack().unwrap();
     assert!(!entry.join("usr/half").exists());
+    assert_eq!(fake.half_made(), 0);
     assert_eq!(entry.file_name().unwrap(), "demo_1%3a2.0");
 }
 
