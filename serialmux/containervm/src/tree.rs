@@ -340,10 +340,7 @@ impl Tree {
     }
 
     /// The node named `path` with the entry it hangs in (none for the root), creating nothing.
-    fn existing(
-        &mut self,
-        path: &[u8],
-    ) -> Result<Option<(NodeId, Option<(NodeId, Vec<u8>)>)>, TreeError> {
+    fn existing(&mut self, path: &[u8]) -> Result<Option<Named>, TreeError> {
         let mut parts = parts(path)?;
         let Some(last) = parts.pop() else { return Ok(Some((Self::ROOT, None))) };
         let Some(parent) = self.directory_at(parts, Missing::Stop)? else { return Ok(None) };
@@ -439,6 +436,9 @@ impl Tree {
             || matches!(&node.kind, Kind::Directory(entries) if !entries.is_empty())
     }
 }
+
+/// A node that is there, and the entry it hangs in (none for the root).
+type Named = (NodeId, Option<(NodeId, Vec<u8>)>);
 
 /// What a walk does about a directory that is not there.
 #[derive(Debug, Clone, Copy)]

@@ -28,7 +28,11 @@ pub(super) fn blocks(size: u64, extents: &[Extent]) -> Vec<Range<u32>> {
         }
     }
     // Every range may be cut once more by the end of a group, hence the margin.
-    if ranges.len() > MAX_RUNS / 2 { vec![0..size.div_ceil(block) as u32] } else { ranges }
+    if ranges.len() > MAX_RUNS / 2 {
+        ranges.clear();
+        ranges.push(0..size.div_ceil(block) as u32);
+    }
+    ranges
 }
 
 /// Copies all extents of a file whose blocks are `runs`.

@@ -42,11 +42,12 @@ fn lay(entry: Entry, tree: &mut Tree, whiteouts: Whiteouts) -> Result<(), Archiv
     let cut = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     let (directory, name) = path.split_at(cut);
     if whiteouts == Whiteouts::Honored && name.starts_with(WHITEOUT) {
-        return Ok(match name {
+        match name {
             OPAQUE => tree.make_opaque(directory)?,
             _ if name.starts_with(BOOKKEEPING) => {}
             _ => tree.white_out(&[directory, &name[WHITEOUT.len()..]].concat())?,
-        });
+        }
+        return Ok(());
     }
     let (major, minor) = entry.device;
     let kind = match entry.entry_type {

@@ -47,7 +47,9 @@ pub(super) fn pairs(text: &[u8]) -> Option<Vec<(u64, u64)>> {
         .split(|byte| *byte == b',')
         .map(|text| number(text, "").ok())
         .collect::<Option<_>>()?;
-    (numbers.len() % 2 == 0)
+    numbers
+        .len()
+        .is_multiple_of(2)
         .then(|| numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
