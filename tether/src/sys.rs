@@ -257,11 +257,13 @@ pub fn loopback_up(socket: &OwnedFd) -> Result<(), Errno> {
 pub fn random(buffer: &mut [u8]) -> Result<(), Errno> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        // JUSTIFICATION: std offers no access to the kernel's random bytes.
+        // JUSTIFICATION: std offers no access to the kernel's random bytes. By number, because std itself refers
+        // to libc's getrandom as a weak symbol, and in a static musl build that can win over this reference:
+        // the call then jumps to address 0.
         // SAFETY: `rest` is valid for writing its whole length.
-        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        let got = unsafe { libc::syscall(libc::SYS_getrandom, rest.as_mut_ptr(), rest.len(), 0) };
         match Errno::result(got) {
-            Ok(got) => filled += got.cast_unsigned(),
+            Ok(got) => filled += usize::try_from(got).map_err(|_| Errno::EOVERFLOW)?,
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
