@@ -17,6 +17,22 @@ pub enum AgentError {
     /// The Rust target could not be had.
     #[error(transparent)]
     Target(#[from] DebianError),
+    /// The agent given cannot be read.
+    #[error("cannot read the agent {}: {reason}; give the file of a built agent", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The reason of the operating system.
+        reason: io::Error,
+    },
+    /// The agent given cannot run as the only program of a machine.
+    #[error("{} cannot be the agent: it is {is}; expected a static x86-64 executable, as for {TARGET}", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        is: &'static str,
+    },
     /// cargo could not be started.
     #[error(
         "cannot start cargo to build the agent: {0}; install Rust, or give a built agent with --tether"
@@ -25,6 +41,36 @@ pub enum AgentError {
     /// cargo failed, and has said why.
     #[error("building the agent failed ({0}); see cargo's own words above")]
     Failed(ExitStatus),
+}
+
+/// Checks that the file at `path` can be `/init` where there is no library and no shell: an ELF
+/// executable for x86-64 that asks for no interpreter.
+///
+/// # Errors
+/// What it is instead.
+pub fn check(path: &Path) -> Result<(), AgentError> {
+    use object::elf::{EM_X86_64, FileHeader64, PT_INTERP};
+    use object::read::elf::{FileHeader as _, ProgramHeader as _};
+
+    let path = path.to_owned();
+    let content = match std::fs::read(&path) {
+        Ok(content) => content,
+        Err(reason) => return Err(AgentError::Unreadable { path, reason }),
+    };
+    let Ok(header) = FileHeader64::<object::LittleEndian>::parse(&*content) else {
+        return Err(AgentError::Unfit { path, is: "no 64-bit ELF file" });
+    };
+    let endian = object::LittleEndian;
+    if header.e_machine(endian) != EM_X86_64 {
+        return Err(AgentError::Unfit { path, is: "for another processor" });
+    }
+    let Ok(segments) = header.program_headers(endian, &*content) else {
+        return Err(AgentError::Unfit { path, is: "damaged" });
+    };
+    if segments.iter().any(|segment| segment.p_type(endian) == PT_INTERP) {
+        return Err(AgentError::Unfit { path, is: "linked against shared libraries" });
+    }
+    Ok(())
 }
 
 /// Builds the agent of the checkout at `root` into `target_dir`; gives its executable.
@@ -48,5 +94,21 @@ pub fn build(root: &Path, target_dir: &Path, tell: Tell<'_>) -> Result<PathBuf, 
     match status.success() {
         true => Ok(target_dir.join(TARGET).join(PROFILE).join("tether")),
         false => Err(AgentError::Failed(status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_executable_or_a_script_is_refused_as_agent() {
+        // This test itself is linked against glibc.
+        let this = std::env::current_exe().unwrap();
+        let text = check(&this).unwrap_err().to_string();
+        assert!(text.contains("linked against shared libraries"), "{text}");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let text = check(&manifest).unwrap_err().to_string();
+        assert!(text.contains("no 64-bit ELF file"), "{text}");
     }
 }

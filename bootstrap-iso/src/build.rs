@@ -31,14 +31,20 @@ pub struct Build {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// An input could not be read.
-    #[error("cannot read {what} {}: {source}", path.display())]
+    #[error("cannot read {what} {}: {reason}", path.display())]
     Input {
         /// What the file was wanted as.
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// The reason of the operating system.
-        source: io::Error,
+        reason: io::Error,
+    },
+    /// The file given as kernel is none.
+    #[error("{} is not a Linux kernel; expected a bzImage, as installed at /boot/vmlinuz-*", path.display())]
+    NotAKernel {
+        /// The file.
+        path: PathBuf,
     },
     /// The modules could not be brought together.
     #[error(transparent)]
@@ -47,12 +53,12 @@ pub enum BuildError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The directory of the image could not be used.
-    #[error("cannot use {}: {source}; check that the directory is writable and the disk not full", path.display())]
+    #[error("cannot use {}: {reason}; check that the directory is writable and the disk not full", path.display())]
     Output {
         /// The file or directory.
         path: PathBuf,
         /// The reason of the operating system.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -88,6 +94,10 @@ impl Build {
         let n_agent = agent.len();
         let archive = compose(agent, &modules);
         let kernel = read("the kernel", &self.kernel.image)?;
+        // Both loaders look for this signature (Documentation/x86/boot.rst, "header").
+        if kernel.get(0x202..0x206) != Some(b"HdrS") {
+            return Err(BuildError::NotAKernel { path: self.kernel.image.clone() });
+        }
         let isolinux = read("the BIOS loader", &self.loaders.isolinux)?;
         let ldlinux = read("the BIOS loader", &self.loaders.ldlinux)?;
         let grub = read("the UEFI loader", &self.loaders.grub)?;
@@ -147,12 +157,12 @@ fn beside(output: &Path, suffix: &str) -> PathBuf {
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
-    fs::read(path).map_err(|source| BuildError::Input { what, path: path.to_owned(), source })
+    fs::read(path).map_err(|reason| BuildError::Input { what, path: path.to_owned(), reason })
 }
 
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {
     let path = path.to_owned();
-    move |source| BuildError::Output { path, source }
+    move |reason| BuildError::Output { path, reason }
 }
 
 impl fmt::Display for Sizes {

@@ -1,5 +1,6 @@
 //! The command line of `cargo bootstrap-iso`, and what it resolves to.
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -75,7 +76,7 @@ impl Cli {
         }
         let loaders = Loaders::of_distribution(&packages, &mut tell)?;
         let agent = match (self.tether, &root) {
-            (Some(agent), _) => agent,
+            (Some(agent), _) => agent::check(&agent).map(|()| agent)?,
             (None, Some(root)) => agent::build(root, &target, &mut tell)?,
             (None, None) => {
                 anyhow::bail!("not run from a checkout; give a built agent with --tether FILE")
@@ -84,8 +85,11 @@ impl Cli {
         let build = Build { agent, kernel, loaders, compression: self.compression };
         let sizes = build.run(&output, &mut tell).context("no image was made")?;
         let state = if sizes.made { "made" } else { "is up to date" };
-        println!("{} {state}\n{sizes}", output.display());
-        Ok(())
+        match write!(io::stdout(), "{} {state}\n{sizes}", output.display()) {
+            // Who closed the pipe has read enough, and the image is there.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.context("cannot print the sizes"),
+        }
     }
 }
 

@@ -13,12 +13,12 @@ use crate::tree::{CATALOG, ESP, ISOLINUX, Tree};
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// A file of the working directory could not be written.
-    #[error("cannot write {}: {source}; check that the directory is writable and the disk not full", path.display())]
+    #[error("cannot write {}: {reason}; check that the directory is writable and the disk not full", path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,
         /// The reason of the operating system.
-        source: io::Error,
+        reason: io::Error,
     },
     /// xorriso could not be started.
     #[error("cannot start xorriso: {0}; install the package xorriso")]
@@ -33,7 +33,7 @@ pub enum ImageError {
     },
     /// The finished image could not be read back.
     #[error("the image just written cannot be read back: {0}")]
-    ReadBack(#[from] Iso9660Error),
+    ReadBack(Iso9660Error),
     /// The finished image holds something else than what went in.
     #[error(
         "the image just written differs at {path}: expected {expected}; report this with the version of xorriso"
@@ -44,6 +44,12 @@ pub enum ImageError {
         /// What was expected.
         expected: &'static str,
     },
+}
+
+impl From<Iso9660Error> for ImageError {
+    fn from(reason: Iso9660Error) -> Self {
+        Self::ReadBack(reason)
+    }
 }
 
 /// The date of everything in the image, as xorriso takes it: one fixed second, so that building
@@ -59,11 +65,11 @@ const EPOCH: &str = "1704067200";
 /// xorriso missing or failing, a full disk, or an image that does not hold what it should.
 pub(crate) fn write(tree: &Tree, work: &Path, path: &Path) -> Result<(), ImageError> {
     let root = work.join("tree");
-    tree.write(&root).map_err(|source| ImageError::Write { path: root.clone(), source })?;
+    tree.write(&root).map_err(|reason| ImageError::Write { path: root.clone(), reason })?;
     let image = work.join("image.iso");
     xorriso(&root, &image)?;
     verify(tree, &image)?;
-    fs::rename(&image, path).map_err(|source| ImageError::Write { path: path.to_owned(), source })
+    fs::rename(&image, path).map_err(|reason| ImageError::Write { path: path.to_owned(), reason })
 }
 
 fn xorriso(root: &Path, image: &Path) -> Result<(), ImageError> {

@@ -34,12 +34,12 @@ pub enum KernelError {
         wanted: &'static str,
     },
     /// The unpacked package could not be read.
-    #[error("cannot read {}: {source}; remove it to have it brought in again", path.display())]
+    #[error("cannot read {}: {reason}; remove it to have it brought in again", path.display())]
     Read {
         /// The directory.
         path: PathBuf,
         /// The reason of the operating system.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -94,7 +94,7 @@ fn modules_in(package: &Path) -> Result<Option<PathBuf>, KernelError> {
 
 /// The first entry, by name, of a directory that may not be there.
 fn entry_starting(dir: &Path, prefix: &str) -> Result<Option<PathBuf>, KernelError> {
-    let unreadable = |source| KernelError::Read { path: dir.to_owned(), source };
+    let unreadable = |reason| KernelError::Read { path: dir.to_owned(), reason };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -30,7 +30,7 @@ mod modules;
 mod stamp;
 mod tree;
 
-pub use agent::{AgentError, build as build_agent};
+pub use agent::{AgentError, build as build_agent, check as check_agent};
 pub use build::{Build, BuildError, Sizes};
 pub use cli::Cli;
 pub use cpio::Archive;

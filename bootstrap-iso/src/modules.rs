@@ -76,12 +76,12 @@ pub enum ModulesError {
         name: String,
     },
     /// A directory or a module could not be read.
-    #[error("cannot read {}: {source}; expected the modules directory of a kernel, such as lib/modules/6.1.0-x", path.display())]
+    #[error("cannot read {}: {reason}; expected the modules directory of a kernel, such as lib/modules/6.1.0-x", path.display())]
     Read {
         /// The file or directory.
         path: PathBuf,
         /// The reason of the operating system.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A compressed module could not be decompressed.
     #[error("cannot decompress {} with {program}: {detail}; install {program} or use uncompressed modules", path.display())]
@@ -94,12 +94,12 @@ pub enum ModulesError {
         detail: String,
     },
     /// A file that is no kernel module.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Modinfo {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: ModinfoError,
+        reason: ModinfoError,
     },
 }
 
@@ -270,7 +270,7 @@ impl Selection {
         };
         let content = read_module(&path)?;
         let info =
-            Modinfo::parse(&content).map_err(|source| ModulesError::Modinfo { path, source })?;
+            Modinfo::parse(&content).map_err(|reason| ModulesError::Modinfo { path, reason })?;
         let soft = info.soft_depends.iter().filter(|it| self.available.files.contains_key(*it));
         let mut before: Vec<String> = soft.cloned().collect();
         before.extend(info.depends);
@@ -341,7 +341,7 @@ fn packer(path: &Path) -> Option<&'static str> {
 
 fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> ModulesError + use<> {
     let path = path.to_owned();
-    move |source| ModulesError::Read { path, source }
+    move |reason| ModulesError::Read { path, reason }
 }
 
 #[cfg(test)]

@@ -65,22 +65,22 @@ pub enum DebianError {
         tail: String,
     },
     /// A program of the host could not be started at all.
-    #[error("cannot start {command}: {source}")]
+    #[error("cannot start {command}: {reason}")]
     Start {
         /// The command line.
         command: String,
         /// The reason of the operating system.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The directory that holds unpacked packages could not be read or written.
-    #[error("cannot {doing} {}: {source}; check that the directory is writable and the disk not full", path.display())]
+    #[error("cannot {doing} {}: {reason}; check that the directory is writable and the disk not full", path.display())]
     Cache {
         /// What was being done.
         doing: &'static str,
         /// To which path.
         path: PathBuf,
         /// The reason of the operating system.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A metapackage that depends on nothing of the expected name.
     #[error(

@@ -246,7 +246,7 @@ fn remove_if_there(path: &Path) -> Result<(), DebianError> {
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DebianError + use<> {
     let path = path.to_owned();
-    move |source| DebianError::Cache { doing, path, source }
+    move |reason| DebianError::Cache { doing, path, reason }
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ impl Host {
         let shown = shown(program, arguments);
         let output = command
             .output()
-            .map_err(|source| DebianError::Start { command: shown.clone(), source })?;
+            .map_err(|reason| DebianError::Start { command: shown.clone(), reason })?;
         Ok(Finished {
             command: shown,
             success: output.status.success(),

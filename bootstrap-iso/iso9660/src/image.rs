@@ -63,7 +63,13 @@ pub enum Iso9660Error {
     },
     /// Reading the image, or writing what was read, failed.
     #[error("cannot copy from the ISO 9660 image: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Iso9660Error {
+    fn from(reason: io::Error) -> Self {
+        Self::Io(reason)
+    }
 }
 
 /// An opened image.
