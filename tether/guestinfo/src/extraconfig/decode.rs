@@ -110,6 +110,9 @@ pub fn from_lookup<T: DeserializeOwned>(header: Header, lookup: &dyn Lookup) -> 
     }
 }
 
+/// How many faults are told; what follows them is one more that says so. A short value can hold many.
+const MAX_ERRORS: usize = 1000;
+
 /// One pass over the values.
 struct Pass<'a> {
     lookup: &'a dyn Lookup,
@@ -132,7 +135,20 @@ impl<'a> Pass<'a> {
     }
 
     fn report(&self, key: &Key, value: Option<&str>, expected: impl Into<String>) {
-        self.errors.borrow_mut().push(error_at(key, value, expected.into()));
+        self.push(error_at(key, value, expected.into()));
+    }
+
+    fn push(&self, error: DecodeError) {
+        let mut errors = self.errors.borrow_mut();
+        match errors.len() {
+            0..MAX_ERRORS => errors.push(error),
+            MAX_ERRORS => errors.push(DecodeError {
+                key: error.key,
+                found: "yet another fault".to_owned(),
+                expected: "fewer; correct those before it first".to_owned(),
+            }),
+            _ => {}
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::*;
 use crate::{Blob, Ip, IpNet, Timestamp};
 
+mod hostile;
+
 #[track_caller]
 fn check<T>(value: &T, expected: &[(&str, &str)])
 where
@@ -402,6 +404,96 @@ fn letter_case_of_keys_does_not_matter() {
     ];
     assert_eq!(from_pairs::<Scalars, _, _>(Header::Vice, pairs).unwrap().int, 7);
     assert_eq!(from_pairs::<Lists, _, _>(Header::Vice, pairs).unwrap().args, ["X"]);
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Nested {
+    #[serde(rename = "/common")]
+    common: Common,
+    #[serde(rename = "/time")]
+    time: Option<Timestamp>,
+    #[serde(rename = "-executorconfig")]
+    hidden: Hidden,
+    #[serde(rename = "/pointers")]
+    pointers: Option<Pointers>,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Hidden {
+    sessions: BTreeMap<String, HiddenSession>,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct HiddenSession {
+    #[serde(rename = "/common")]
+    common: Common,
+    #[serde(rename = "cmd/args")]
+    args: Vec<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Pointers {
+    #[serde(rename = "/sessions")]
+    sessions: BTreeMap<String, Pointed>,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Pointed {
+    #[serde(rename = "/tty@non-persistent")]
+    tty: bool,
+    #[serde(rename = ".pass@secret")]
+    pass: String,
+    #[serde(rename = "-gone@non-persistent")]
+    gone: String,
+}
+
+#[test]
+fn nested_hidden_and_suffixed_structs_read_and_write_as_vic_has_them() {
+    let session = HiddenSession {
+        common: Common { id: "SessionID".into(), notes: None },
+        args: vec!["/bin/imagec".into(), "-standalone".into()],
+    };
+    let pointed = Pointed { tty: true, pass: "p".into(), gone: String::new() };
+    let value = Nested {
+        common: Common { id: "0xDEADBEEF".into(), notes: Some(String::new()) },
+        time: Timestamp::parse("2009-11-10 23:00:00 +0000 UTC"),
+        hidden: Hidden { sessions: [("Session1".into(), session)].into() },
+        pointers: Some(Pointers { sessions: [("primary".into(), pointed)].into() }),
+    };
+    check(
+        &value,
+        &[
+            ("guestinfo.vice./common/id", "0xDEADBEEF"),
+            ("guestinfo.vice./common/notes", ""),
+            ("guestinfo.vice./time", "2009-11-10 23:00:00 +0000 UTC"),
+            ("executorconfig/sessions", "Session1"),
+            ("guestinfo.vice./executorconfig/sessions|Session1/common/id", "SessionID"),
+            ("executorconfig/sessions|Session1/cmd/args", "1"),
+            ("executorconfig/sessions|Session1/cmd/args~", "/bin/imagec|-standalone"),
+            ("guestinfo.vice./pointers/sessions", "primary"),
+            ("guestinfo.vice./pointers/sessions|primary/tty@non-persistent", "true"),
+            ("guestinfo.vice..pointers.sessions|primary.pass@secret", "p"),
+        ],
+    );
+}
+
+#[test]
+fn secrets_are_not_shown_in_errors() {
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    struct Secret {
+        #[serde(rename = "pin@secret")]
+        _pin: u8,
+    }
+    assert_eq!(
+        errors::<Secret>(&[("guestinfo.vice./pin@secret", "hunter2")]),
+        ["guestinfo.vice./pin@secret = (7 secret bytes); expected a whole number from 0 to 255"]
+    );
 }
 
 proptest! {

@@ -4,73 +4,11 @@ use super::*;
 
 const ID: &str = "e8f2f2b4b0e6f6a2b4d0c0ffee00112233445566778899aabbccddeeff001122";
 
-/// A key set as VIC's encoder makes it, `ID` standing for the container's id.
-const VIC: &str = r#"
-guestinfo.vice./common/id = "ID"
-common/name = "happy_turing"
-guestinfo.vice..createtime = "1500000000000000000"
-guestinfo.vice./sessions = "ID"
-guestinfo.vice./sessions|ID/common/id = "ID"
-guestinfo.vice./sessions|ID/cmd/Path = "/bin/sh"
-guestinfo.vice./sessions|ID/cmd/Args~ = "/bin/sh|7C-c|7Cecho a|7Cb"
-guestinfo.vice./sessions|ID/cmd/Args = "2"
-guestinfo.vice./sessions|ID/cmd/Env~ = "PATH=/bin|7CA=b"
-guestinfo.vice./sessions|ID/cmd/Env = "1"
-guestinfo.vice./sessions|ID/cmd/Dir = "/"
-guestinfo.vice./sessions|ID/tty = "true"
-guestinfo.vice./sessions|ID/attach = "true"
-guestinfo.vice./sessions|ID/openstdin = "true"
-guestinfo.vice./sessions|ID/active = "true"
-guestinfo.vice./sessions|ID/restart = "false"
-guestinfo.vice..sessions|ID.runblock = "true"
-guestinfo.vice./sessions|ID/stopSignal = "15"
-guestinfo.vice./sessions|ID/User = "u"
-guestinfo.vice./sessions|ID/Group = "g"
-guestinfo.vice./networks = "bridge"
-guestinfo.vice./networks|bridge/Common/id = "192"
-guestinfo.vice./networks|bridge/Common/name = "bridge"
-guestinfo.vice./networks|bridge/static = "true"
-guestinfo.vice./networks|bridge/ip/IP = "AAAAAAAAAAAAAP//rBAAAg=="
-guestinfo.vice./networks|bridge/ip/Mask = "//8AAA=="
-guestinfo.vice./networks|bridge/network/dns = "1"
-guestinfo.vice./networks|bridge/network/dns|0 = "rBAAAQ=="
-guestinfo.vice./networks|bridge/network/dns|1 = "AAAAAAAAAAAAAP//CAgICA=="
-guestinfo.vice./networks|bridge/network/destinations = "0"
-guestinfo.vice./networks|bridge/network/destinations|0/IP = "CgAAAA=="
-guestinfo.vice./networks|bridge/network/destinations|0/Mask = "/wAAAA=="
-guestinfo.vice./networks|bridge/network/pools = "0"
-guestinfo.vice./networks|bridge/network/pools|0/first = "rBAAAg=="
-guestinfo.vice./networks|bridge/network/pools|0/last = "rBD//g=="
-guestinfo.vice..networks|bridge.network.type = "bridge"
-guestinfo.vice./networks|bridge/network/TrustLevel = "2"
-guestinfo.vice./networks|bridge/ports = "1"
-guestinfo.vice./networks|bridge/ports~ = "80/tcp|7C8080:80/tcp"
-networks|bridge/network/aliases~ = "a:b"
-networks|bridge/network/aliases = "0"
-guestinfo.vice./mounts = "n|7Cvol.1"
-guestinfo.vice./mounts|vol/1/source/Scheme = "label"
-guestinfo.vice./mounts|vol/1/source/Path = "d0573dc600f0f819"
-guestinfo.vice./mounts|vol/1/dest = "/v"
-guestinfo.vice./mounts|n/source/Scheme = "nfs"
-guestinfo.vice./mounts|n/source/Host = "nfs.example.com"
-guestinfo.vice./mounts|n/source/Path = "/exports/v1"
-guestinfo.vice./mounts|n/mode = "addr=nfs.example.com"
-guestinfo.vice./mounts|n/dest = "/n"
-guestinfo.vice./mounts|n/copymode = "1"
-guestinfo.vice./key = "LS0tLS1CRUdJTg=="
-guestinfo.vice./diagnostics/debug = "3"
-guestinfo.vice./diagnostics/syslog/Network = "tcp"
-guestinfo.vice./diagnostics/syslog/RAddr = "1.2.3.4:514"
-guestinfo.vice./execs@non-persistent = "E1"
-guestinfo.vice./execs|E1/cmd/Path@non-persistent = "ls"
-guestinfo.vice./execs|E1/cmd/Dir@non-persistent = "<nil>"
-guestinfo.vice./version/PluginVersion = "10"
-annotations = "docker/x"
-annotations|docker/x = "y"
-"#;
+/// A key set as VIC's encoder makes it.
+const VIC: &str = include_str!("../../tests/keys/vic.vmx");
 
 fn vic() -> Spec {
-    Spec::from_vmx(&Vmx::parse(VIC.replace("ID", ID)).unwrap()).unwrap()
+    Spec::from_vmx(&Vmx::parse(VIC).unwrap()).unwrap()
 }
 
 #[test]
@@ -150,29 +88,12 @@ fn what_is_written_reads_back_through_a_vmx_file() {
     assert_eq!(again.get("common/name"), Some("happy_turing"));
 }
 
-/// VIC 0.4's form of hello-world, with our own keys beside it.
-const OLDER: &[(&str, &str)] = &[
-    ("guestinfo./common/id", ID),
-    ("guestinfo./common/name", "jolly_panini"),
-    ("guestinfo./common/created", "1470000000"),
-    ("guestinfo./common/diagnostics/debug", "2"),
-    ("guestinfo./repo", "hello-world"),
-    ("guestinfo./sessions", "ID"),
-    ("guestinfo./sessions|ID/common/id", "ID"),
-    ("guestinfo./sessions|ID/cmd/Path", "/hello"),
-    ("guestinfo./sessions|ID/cmd/Args", "0"),
-    ("guestinfo./sessions|ID/cmd/Args~", "/hello"),
-    ("guestinfo./sessions|ID/attach", "true"),
-    ("guestinfo./networks", "bridge|dhcp"),
-    ("guestinfo./networks|bridge/staticip/IP", "rBAAAg=="),
-    ("guestinfo./networks|bridge/staticip/Mask", "//8AAA=="),
-    ("guestinfo./networks|dhcp/Common/id", "224"),
-    ("guestinfo.vice./link/protection", "plain"),
-];
+/// VIC 0.4's form of hello-world, with one of our own keys beside it.
+const OLDER: &str = include_str!("../../tests/keys/vic04.vmx");
 
 #[test]
 fn the_older_generation_of_keys_is_read() {
-    let spec = Spec::from_pairs(OLDER.iter().copied()).unwrap();
+    let spec = Spec::from_vmx(&Vmx::parse(OLDER).unwrap()).unwrap();
     assert_eq!(spec.header, Header::Bare);
     assert_eq!((spec.name.as_str(), spec.repo.as_str()), ("jolly_panini", "hello-world"));
     assert_eq!((spec.create_time, spec.diagnostics.debug), (1_470_000_000, 2));
@@ -192,7 +113,8 @@ fn the_older_generation_of_keys_is_read() {
 #[test]
 fn older_keys_left_beside_newer_ones_do_not_count() {
     let newer = [("guestinfo.vice./common/id", "new"), ("guestinfo.vice./sessions", "new")];
-    let spec = Spec::from_pairs(OLDER.iter().copied().chain(newer)).unwrap();
+    let older = Vmx::parse(OLDER).unwrap();
+    let spec = Spec::from_pairs(older.iter().chain(newer)).unwrap();
     assert_eq!((spec.header, spec.id.as_str(), spec.repo.as_str()), (Header::Vice, "new", ""));
     assert_eq!(spec.sessions.keys().collect::<Vec<_>>(), ["new"]);
 }

@@ -8,4 +8,5 @@ mod instructions;
 mod rpctool;
 mod scenarios;
 mod script;
+mod source;
 mod tracer;

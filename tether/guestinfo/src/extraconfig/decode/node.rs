@@ -11,6 +11,9 @@ use super::super::{format, scalar::unescape_nil};
 use super::access::{Entries, Fields, Items};
 use super::{Fault, Key, Pass};
 
+/// The most entries that a map may have. An entry costs far more memory than its name does in the index.
+const MAX_NAMES: usize = 10_000;
+
 /// A key, and for an item of a joined list or the name of a map's entry also its text.
 pub(super) struct Node<'a> {
     pub(super) pass: &'a Pass<'a>,
@@ -58,7 +61,7 @@ impl<'a> Node<'a> {
             // Not shown: what stands in base64 is key material more often than not.
             let found = format!("({} bytes)", text.len());
             let (key, expected) = (self.key.to_string(), "base64".to_owned());
-            self.pass.errors.borrow_mut().push(super::DecodeError { key, found, expected });
+            self.pass.push(super::DecodeError { key, found, expected });
             Vec::new()
         })
     }
@@ -152,6 +155,10 @@ impl<'a> Node<'a> {
         let mut seen = HashMap::new();
         let mut names = Vec::new();
         for name in index.split('|') {
+            if names.len() == MAX_NAMES {
+                self.pass.report(&self.key, Some(index), format!("at most {MAX_NAMES} names"));
+                break;
+            }
             if name.is_empty() {
                 self.pass.report(&self.key, Some(index), "names joined by |, none of them empty");
             } else if let Some(first) = seen.insert(self.key.item(name).canonical(), name) {
