@@ -16,6 +16,7 @@ use std::{
 
 use crate::{
     home::{Home, private_dir},
+    image::stat_identity,
     kernel::Kernel,
     qemu::QEMU,
 };
@@ -95,13 +96,12 @@ impl Accel {
     }
 }
 
-/// What the answer depends on. The kernel's path holds the digest of its ISO.
+/// What the answer depends on. The kernel's directory is named for its ISO; QEMU is told from another by its file, as
+/// asking it for its version takes longer than all else here.
 fn key(kernel: &Kernel) -> io::Result<String> {
-    let output = Command::new(QEMU).arg("--version").stdin(Stdio::null()).output()?;
-    let version =
-        String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
+    let qemu = debian::on_path(QEMU).ok_or(io::ErrorKind::NotFound)?;
     let host = rustix::system::uname().release().to_string_lossy().into_owned();
-    Ok(format!("{version} | {host} | {}", kernel.kernel.display()))
+    Ok(format!("{} | {host} | {}", stat_identity(&qemu)?, kernel.kernel.display()))
 }
 
 fn recall(known: &Path) -> BTreeMap<String, String> {

@@ -347,9 +347,12 @@ fn merged(
 
 /// What tells one version of a file from another without reading it.
 fn identity(path: &Path) -> Result<String, ImageError> {
-    let meta = File::open(path)
-        .and_then(|file| file.metadata())
-        .map_err(|source| ImageError::Directory { path: path.to_owned(), source })?;
+    stat_identity(path).map_err(|source| ImageError::Directory { path: path.to_owned(), source })
+}
+
+/// Device, inode, size and times of a file that can be opened.
+pub(crate) fn stat_identity(path: &Path) -> io::Result<String> {
+    let meta = File::open(path)?.metadata()?;
     Ok(format!(
         "{}:{} {} {}.{} {}.{}",
         meta.dev(),

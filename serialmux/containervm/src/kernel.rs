@@ -1,6 +1,6 @@
 //! The kernel, initramfs and command line that lie on a bootstrap ISO, taken out for booting without firmware.
 //!
-//! They are kept by the ISO's digest and appear by renaming a finished directory, so what is there is whole. Whoever
+//! They are kept by what `stat(2)` says about the ISO, so that finding them again costs no reading, and appear by renaming a finished directory, so what is there is whole. Whoever
 //! takes them out holds a lock, and first removes what an interrupted predecessor left.
 
 use std::{
@@ -10,16 +10,19 @@ use std::{
 };
 
 use iso9660::{Image, Iso9660Error};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     home::{Home, HomeError, private_dir},
-    image::blob::{Blob, BlobError},
+    image::{blob::hex, stat_identity},
 };
 
 /// Paths on the ISO.
 const KERNEL: &str = "/boot/vmlinuz";
 const INITRAMFS: &str = "/boot/initramfs.img";
 const CMDLINE: &str = "/boot/cmdline";
+/// Held while kernels are taken out or removed.
+const LOCK: &str = ".lock";
 /// Longest command line: Linux on x86 takes 2048 bytes (`COMMAND_LINE_SIZE`).
 const MAX_CMDLINE: u64 = 2048;
 
@@ -27,8 +30,13 @@ const MAX_CMDLINE: u64 = 2048;
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The ISO cannot be read.
-    #[error(transparent)]
-    Read(#[from] BlobError),
+    #[error("cannot read the ISO {iso}: {source}")]
+    Read {
+        /// The ISO.
+        iso: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// It is no bootstrap ISO.
     #[error("{iso} is not a bootstrap ISO: {source}")]
     Iso {
@@ -69,8 +77,9 @@ impl Kernel {
     /// # Errors
     /// When the ISO is none of ours, or there is no room.
     pub fn of_iso(iso: &Path, home: &Home) -> Result<Self, KernelError> {
-        let digest = Blob::open(iso)?.sha256()?;
-        let dir = home.boot().join(digest);
+        let identity = stat_identity(iso)
+            .map_err(|source| KernelError::Read { iso: iso.to_owned(), source })?;
+        let dir = home.boot().join(hex(&Sha256::digest(identity.as_bytes())));
         if !dir.exists() {
             private_dir(&home.boot())?;
             extract(iso, &home.boot(), &dir)?;
@@ -81,10 +90,31 @@ impl Kernel {
     }
 }
 
+/// Removes all kernels that were taken out, and says whether there were any. A QEMU that runs has read its own.
+///
+/// # Errors
+/// When one cannot be removed.
+pub fn sweep(home: &Home) -> io::Result<bool> {
+    if !home.boot().exists() {
+        return Ok(false);
+    }
+    let lock = File::create(home.boot().join(LOCK))?;
+    lock.lock()?;
+    let mut any = false;
+    for entry in fs::read_dir(home.boot())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_dir(&path)?;
+            any = true;
+        }
+    }
+    Ok(any)
+}
+
 fn extract(iso: &Path, parent: &Path, dir: &Path) -> Result<(), KernelError> {
     let keep = |source| KernelError::Keep { iso: iso.to_owned(), dir: dir.to_owned(), source };
     let wrong = |source| KernelError::Iso { iso: iso.to_owned(), source };
-    let lock = File::create(parent.join(".lock")).map_err(keep)?;
+    let lock = File::create(parent.join(LOCK)).map_err(keep)?;
     lock.lock().map_err(keep)?;
     if dir.exists() {
         return Ok(());
@@ -144,6 +174,7 @@ mod tests {
         assert_eq!(kernel.cmdline, "console=ttyS1 quiet");
         assert_eq!(Kernel::of_iso(&iso, &home).unwrap(), kernel);
         assert_eq!(fs::read_dir(home.boot()).unwrap().count(), 2, "a lock and a directory");
+        assert!(sweep(&home).unwrap() && !sweep(&home).unwrap() && !kernel.kernel.exists());
     }
 
     #[test]

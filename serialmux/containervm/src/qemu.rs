@@ -195,7 +195,12 @@ impl Arguments {
                 &format!("if=none,id={id},media=cdrom,format=raw,readonly=on,file={}", path(image)),
             );
             let place = format!("bus=ide.{},unit={}", cdrom.bus, cdrom.unit);
-            self.option("-device", &format!("ide-cd,drive={id},{place},bootindex={order}"));
+            // A kernel given directly takes the first place in the boot order itself.
+            let order = match machine.boot {
+                Boot::Iso => format!(",bootindex={order}"),
+                Boot::Direct => String::new(),
+            };
+            self.option("-device", &format!("ide-cd,drive={id},{place}{order}"));
         }
         Ok(())
     }
@@ -376,6 +381,7 @@ mod tests {
             " -drive if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd ",
             " -drive if=pflash,unit=1,format=raw,file=efivars.fd ",
             " -kernel /k,1 -initrd /i -append 'console=ttyS1,115200 quiet' ",
+            " ide-cd,drive=ide0-0,bus=ide.0,unit=0 ",
         ] {
             assert!(line.contains(part), "{part:?} is not in {line}");
         }

@@ -29,6 +29,7 @@ use crate::{
     home::{Home, HomeError, private_dir},
     identity::IdentityError,
     image::{self, ImageError},
+    kernel,
     qmp::QmpError,
     supervise,
 };
@@ -328,8 +329,8 @@ impl Store {
         Ok(vm)
     }
 
-    /// Removes what nobody needs: VMs with `--rm` that have ended, half-made and half-removed ones, and cached images
-    /// that no VM was made from. A line for each thing removed.
+    /// Removes what nobody needs: VMs with `--rm` that have ended, half-made and half-removed ones, cached images
+    /// that no VM was made from, and kernels that can be had again. A line for each thing removed.
     ///
     /// # Errors
     /// The first thing that cannot be removed.
@@ -346,6 +347,9 @@ impl Store {
         let images = image::sweep(&self.home, &|key| used.iter().any(|used| used == key))
             .map_err(Box::new)?;
         removed.extend(images.into_iter().map(|image| format!("disk image of {image}")));
+        if kernel::sweep(&self.home).map_err(|source| failed(&self.home.boot(), source))? {
+            removed.push("kernels taken out of ISOs".to_owned());
+        }
         Ok(removed)
     }
 
