@@ -342,7 +342,10 @@ impl Store {
                 removed.push(format!("containerVM {}", vm.record.name));
             }
         }
-        removed.extend(self.sweep_halves()?);
+        {
+            let _guard = self.guard()?;
+            removed.extend(self.sweep_halves()?);
+        }
         let used: Vec<String> = self.list()?.into_iter().map(|vm| vm.record.image_key).collect();
         let images = image::sweep(&self.home, &|key| used.iter().any(|used| used == key))
             .map_err(Box::new)?;
@@ -353,9 +356,9 @@ impl Store {
         Ok(removed)
     }
 
+    /// Removes what interrupted runs left. Call with the guard held.
     fn sweep_halves(&self) -> Result<Vec<String>, StoreError> {
         let mut removed = Vec::new();
-        let _guard = self.guard()?;
         for (name, dir) in self.entries()? {
             let is_stale = match (name.starts_with(GONE), name.starts_with(NEW)) {
                 (true, _) => true,

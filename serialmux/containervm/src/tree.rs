@@ -28,6 +28,9 @@ pub enum TreeError {
         "its name climbs above the root directory with \"..\"; names must stay inside the image"
     )]
     Escapes,
+    /// A zero byte, which no system call can pass.
+    #[error("its name or link target contains a zero byte")]
+    ZeroByte,
     /// A component is longer than a file system can hold.
     #[error("a part of its name is {0} bytes long; at most {MAX_NAME} are possible")]
     NameTooLong(usize),
@@ -237,6 +240,11 @@ impl Tree {
             && !(1..=MAX_TARGET).contains(&target.len())
         {
             return Err(TreeError::TargetLength(target.len()));
+        }
+        if let Kind::Symlink(target) = &kind
+            && target.contains(&0)
+        {
+            return Err(TreeError::ZeroByte);
         }
         let Some((parent, name)) = self.parent_of(path)? else {
             return self.replace_root(attributes, &kind);
@@ -449,6 +457,9 @@ enum Missing {
 
 /// The parts of a path below the root. Absolute names count from the root, as `tar` and docker take them.
 fn parts(path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
+    if path.contains(&0) {
+        return Err(TreeError::ZeroByte);
+    }
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {

@@ -74,8 +74,8 @@ pub enum Ext4Error {
         /// How many there are.
         links: u32,
     },
-    /// A file larger than ext4 allows.
-    #[error("{path} is {size} bytes long; ext4 files end below 16 TiB")]
+    /// A file of more pieces than two levels of its map hold: about 170 GB of contents, or 16 TiB in all.
+    #[error("{path} is {size} bytes long, in more pieces than are possible here; split it")]
     FileTooBig {
         /// Its name.
         path: String,

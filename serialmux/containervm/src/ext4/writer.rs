@@ -154,6 +154,9 @@ impl<'a> Writer<'a> {
                     CopyError::Read(source) => Ext4Error::Read { path: plan.path(planned), source },
                     CopyError::Write(source) => Ext4Error::Write(source),
                 })?;
+                if runs.len() > extent::MAX_RUNS {
+                    return Err(Ext4Error::FileTooBig { path: plan.path(planned), size: *size });
+                }
                 let (body, n_blocks) = self.map(planned.inode, &runs)?;
                 Ok((Body::Extents(body), *size, n_blocks))
             }

@@ -20,6 +20,8 @@ use crate::tree::{Attributes, Extent, Source, Timestamp, TreeError};
 const BLOCK: u64 = 512;
 /// Longest long name or pax record set: names are at most 4096 bytes and attributes 64 KiB each.
 const MAX_RECORD: u64 = 1 << 20;
+/// What extended attributes may begin with (`xattr(7)`); of `system`, only access lists belong to files.
+const XATTR_NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system.posix_acl_"];
 /// Most pieces of a sparse file.
 const MAX_PIECES: usize = 1 << 16;
 
@@ -48,7 +50,7 @@ pub enum ArchiveFault {
     #[error("there is no tar header where one must be (wrong checksum); the archive is damaged")]
     Checksum,
     /// A number that is none.
-    #[error("its {0} is not a number; the archive is damaged")]
+    #[error("its {0} is not a number that is possible there; the archive is damaged")]
     Number(&'static str),
     /// A pax record that is none.
     #[error(
@@ -291,7 +293,10 @@ impl Walk<'_> {
         let attributes = attributes(header, &pax)?;
         let device = match entry_type {
             EntryType::CharDevice | EntryType::BlockDevice => {
-                let number = |field| header.number(field).map(|number| number as u32);
+                let number = |field: Field| {
+                    u32::try_from(header.number(field)?)
+                        .map_err(|_| ArchiveFault::Number(field.name))
+                };
                 (number(Field::MAJOR)?, number(Field::MINOR)?)
             }
             _ => (0, 0),
@@ -361,6 +366,9 @@ impl Walk<'_> {
             let next = start.checked_add(length).filter(|next| start >= end && *next <= size);
             end = next
                 .ok_or(ArchiveFault::Sparse("a piece overlaps another or the end of the file"))?;
+            if left.checked_sub(used).is_none_or(|left| length > left) {
+                return Err(ArchiveFault::Sparse("its pieces are longer than what is stored"));
+            }
             let offset = self.blob.offset + data + used;
             extents.push(Extent {
                 start,
@@ -368,9 +376,6 @@ impl Walk<'_> {
                 source: Source::Open { file: self.blob.file.clone(), offset },
             });
             used += length;
-        }
-        if used > left {
-            return Err(ArchiveFault::Sparse("its pieces are longer than what is stored"));
         }
         Ok(extents)
     }
@@ -394,7 +399,7 @@ impl Walk<'_> {
 
     /// The map of a pax 1.0 sparse entry: decimal lines at the head of its contents, padded to a block.
     fn leading_map(&mut self, stored: u64) -> Result<Vec<(u64, u64)>, ArchiveFault> {
-        let end = self.at + stored;
+        let end = self.at.checked_add(stored).ok_or(ArchiveFault::Truncated)?;
         let mut numbers: Vec<u64> = Vec::new();
         let mut digits: Vec<u8> = Vec::new();
         loop {
@@ -446,9 +451,13 @@ fn attributes(
     header: &Header<'_>,
     pax: &BTreeMap<Vec<u8>, Vec<u8>>,
 ) -> Result<Attributes, ArchiveFault> {
-    let number = |key: &str, field: Field| match pax.get(key.as_bytes()) {
-        Some(value) => pax::number(value, field.name),
-        None => header.number(field),
+    // A number too large must not wrap around: 2³² would be root.
+    let owner = |key: &str, field: Field| {
+        let number = match pax.get(key.as_bytes()) {
+            Some(value) => pax::number(value, field.name)?,
+            None => header.number(field)?,
+        };
+        u32::try_from(number).map_err(|_| ArchiveFault::Number(field.name))
     };
     let modified = match pax.get(&b"mtime"[..]) {
         Some(value) => pax::time(value).ok_or(ArchiveFault::Number("modification time"))?,
@@ -456,14 +465,15 @@ fn attributes(
     };
     let xattrs = pax
         .iter()
-        .filter_map(|(key, value)| {
-            Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()))
-        })
+        .filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?, value)))
+        // Archives made on other systems carry namespaces that Linux refuses (com.apple.…); docker drops them too.
+        .filter(|(name, _)| XATTR_NAMESPACES.iter().any(|prefix| name.starts_with(prefix)))
+        .map(|(name, value)| (name.to_vec(), value.clone()))
         .collect();
     Ok(Attributes {
         mode: (header.number(Field::MODE)? & 0o7777) as u16,
-        uid: number("uid", Field::UID)? as u32,
-        gid: number("gid", Field::GID)? as u32,
+        uid: owner("uid", Field::UID)?,
+        gid: owner("gid", Field::GID)?,
         modified,
         xattrs,
     })

@@ -472,3 +472,80 @@ fn busybox_has_a_shell_and_comes_without_network_the_second_time() {
     assert!(debugfs(&image, "stat tmp").contains("Mode:  01777"));
     assert!(debugfs(&image, "cat etc/passwd").contains("root:x:0:0"));
 }
+
+/// A tar with something of every kind that the reader knows.
+fn rich() -> Vec<u8> {
+    let bench = Bench::new();
+    let root = bench.path("root");
+    fs::create_dir(&root).unwrap();
+    File::create(root.join("sparse")).unwrap().set_len(1 << 20).unwrap();
+    fs::write(root.join(format!("long{}", "g".repeat(150))), b"text").unwrap();
+    fs::hard_link(root.join("sparse"), root.join("hard")).unwrap();
+    std::os::unix::fs::symlink("t".repeat(120), root.join("link")).unwrap();
+    let mut all = Vec::new();
+    for options in ["--format=gnu", "--sparse-version=0.1", "--sparse-version=1.0"] {
+        let mut tar = Command::new("tar");
+        tar.args(["-cSf", "-"]).arg(options);
+        if options.starts_with("--sparse") {
+            tar.args(["--format=pax", "--xattrs"]);
+        }
+        let output = tar.arg("-C").arg(&root).arg(".").output().unwrap();
+        let end = output.stdout.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        all.extend_from_slice(&output.stdout[..end.next_multiple_of(512)]);
+    }
+    all
+}
+
+fn apply(bytes: &[u8]) -> Result<(), ArchiveError> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    let blob = Blob {
+        file: std::sync::Arc::new(file),
+        offset: 0,
+        length: bytes.len() as u64,
+        name: "x".into(),
+    };
+    layer::apply(&blob, &mut Tree::new())
+}
+
+#[test]
+fn no_damage_makes_the_reader_panic() {
+    let whole = rich();
+    apply(&whole).unwrap();
+    for length in (0..whole.len()).step_by(97) {
+        drop(apply(&whole[..length]));
+    }
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    for _ in 0..3000 {
+        let mut bytes = whole.clone();
+        let header = random(bytes.len() / 512) * 512;
+        for _ in 0..=random(4) {
+            bytes[header + random(512)] = [0xff, 0x80, 0, b'9', b'7', b' '][random(6)];
+        }
+        // With the sum put right, the damage gets past the first check.
+        bytes[header + 148..header + 156].fill(b' ');
+        let sum: u32 = bytes[header..header + 512].iter().map(|byte| u32::from(*byte)).sum();
+        bytes[header + 148..header + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        drop(apply(&bytes));
+    }
+}
+
+#[test]
+fn owners_never_wrap_around_to_root() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_uid(1 << 32);
+    header.set_size(0);
+    builder.append_data(&mut header, "x", &b""[..]).unwrap();
+    let text = apply(&builder.into_inner().unwrap()).unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "x: \"x\", at byte 0: its owner is not a number that is possible there; the archive is damaged"
+    );
+}

@@ -45,6 +45,7 @@ impl Store {
         }
         let id = identity::id()?;
         let _guard = self.guard()?;
+        self.sweep_halves()?;
         let name = match name {
             Some(name) => self.check_name(name).map(|()| name.to_owned())?,
             None => self.free_name()?,
