@@ -39,7 +39,7 @@ pub struct Cli {
     /// A kernel to use instead of the distribution's (a bzImage); its modules keep their signatures.
     #[arg(long, value_name = "VMLINUZ", requires = "modules")]
     kernel: Option<PathBuf>,
-    /// That kernel's directory of modules, lib/modules/<release>.
+    /// That kernel's directory of modules, such as /lib/modules/6.1.0-50-cloud-amd64.
     #[arg(long, value_name = "DIR", requires = "kernel")]
     modules: Option<PathBuf>,
     /// A built agent to use (static, x86-64) instead of building this checkout's.
