@@ -3,7 +3,15 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod attach;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod daemon;
+pub mod iso;
+pub mod launch;
+pub mod moment;
 pub mod place;
+pub mod signals;
 pub mod store;
+pub mod terminal;

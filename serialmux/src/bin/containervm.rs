@@ -1,3 +1,9 @@
-//! Entry point.
+//! Entry point of `containervm`.
 
-fn main() {}
+use clap::Parser;
+use serialmux::cli;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main("containervm", || cli::containervm::Cli::parse().run())
+}

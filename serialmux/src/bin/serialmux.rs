@@ -1,3 +1,9 @@
-//! Entry point.
+//! Entry point of `serialmux`.
 
-fn main() {}
+use clap::Parser;
+use serialmux::cli;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main("serialmux", || cli::serialmux::Cli::parse().run())
+}

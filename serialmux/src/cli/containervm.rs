@@ -1,0 +1,192 @@
+//! The `containervm` command: `docker run` with a VM around each container.
+
+mod run;
+mod start;
+
+use super::serialmux as mux;
+use crate::client::Client;
+use crate::place::Place;
+use clap::{CommandFactory, Parser, Subcommand};
+use containervm::home::Home;
+use containervm::store::{State, Store};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs containers, each in a VM of its own, on QEMU.
+///
+/// `containervm run` makes a disk from an image, writes a VMX file for it, and starts that VM; the
+/// container's terminal comes over the VM's serial port, through serialmux, which is started if
+/// none runs. `serialmux` shows logs, attaches again and sends signals.
+#[derive(Debug, Parser)]
+#[command(
+    name = "containervm",
+    version,
+    propagate_version = true,
+    after_help = "Examples:\n  \
+    containervm run -it busybox                 a shell in a VM\n  \
+    containervm run --rm busybox uname -a       one command, and nothing left behind\n  \
+    containervm run -d --name web ./rootfs httpd -f\n  \
+    serialmux logs -f web"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a command in a new containerVM
+    Run(run::Run),
+    /// Start a containerVM that a VMX file describes, or that has ended
+    Start(start::Start),
+    /// List containerVMs
+    Ls {
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove containerVMs with their disks and their output
+    Rm {
+        /// End running ones first
+        #[arg(short, long)]
+        force: bool,
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Remove what is no longer needed: leftovers of interrupted runs, and images of no containerVM
+    Gc,
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (try: containervm man | man -l -)
+    Man,
+    /// Wait for a VM's end (used by `run` and `start`)
+    #[command(hide = true)]
+    Supervise(start::Supervise),
+    /// The serialmux command (used by `run` and `start`)
+    #[command(hide = true)]
+    Serialmux(mux::Cli),
+}
+
+/// Where VMs, their images and the daemon's state are.
+pub(super) struct Surroundings {
+    home: Home,
+    store: Store,
+    place: Place,
+}
+
+impl Surroundings {
+    fn here() -> anyhow::Result<Self> {
+        let home = Home::from_env()?;
+        let store = Store::open(&home)?;
+        // A home of its own has a daemon of its own.
+        let own = std::env::var_os("CONTAINERVM_HOME").filter(|home| !home.is_empty());
+        let told = std::env::var_os("SERIALMUX_STATE").is_some();
+        let place = own.filter(|_| !told).map(|home| PathBuf::from(home).join("serialmux"));
+        Ok(Self { home, store, place: Place::new(place) })
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.place)
+    }
+}
+
+/// Says what is being done, one line each.
+pub(super) fn tell(line: &str) {
+    eprintln!("containervm: {line}");
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What went wrong, for people.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Run(run) => run.run().await,
+            Command::Start(start) => start.run().await,
+            Command::Supervise(supervise) => supervise.run().await,
+            Command::Serialmux(cli) => Box::pin(cli.run()).await,
+            Command::Ls { json } => ls(json),
+            Command::Rm { force, containers } => rm(force, containers).await,
+            Command::Gc => {
+                let removed = Surroundings::here()?.store.gc()?;
+                removed.iter().for_each(|line| println!("removed {line}"));
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Completions { shell } => {
+                super::reference(Self::command(), Some(shell))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Man => {
+                super::reference(Self::command(), None)?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+fn ls(json: bool) -> anyhow::Result<ExitCode> {
+    let Surroundings { store, .. } = Surroundings::here()?;
+    let mut out = std::io::stdout().lock();
+    if !json {
+        writeln!(out, "{:<14}{:<24}{:<24}STATE", "ID", "NAME", "IMAGE")?;
+    }
+    for vm in store.list()? {
+        let (state, code) = match store.state(&vm)? {
+            State::Created => ("created".to_owned(), None),
+            State::Running => ("running".to_owned(), None),
+            State::Exited(exit) => {
+                let code = exit.code;
+                (code.map_or(exit.how, |code| format!("exited({code})")), code)
+            }
+            State::Dead => ("dead".to_owned(), None),
+        };
+        let record = &vm.record;
+        if json {
+            let line = serde_json::json!({
+                "id": record.id, "name": record.name, "image": record.image, "state": state,
+                "exit_code": code, "vmx": vm.vmx(), "console": vm.console(),
+            });
+            writeln!(out, "{line}")?;
+        } else {
+            let id = containervm::store::short(&record.id);
+            writeln!(out, "{id:<14}{:<24}{:<24}{state}", record.name, record.image)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn rm(force: bool, containers: Vec<String>) -> anyhow::Result<ExitCode> {
+    let surroundings = Surroundings::here()?;
+    let mut code = ExitCode::SUCCESS;
+    for name in containers {
+        match remove(&surroundings, &name, force).await {
+            Ok(()) => println!("{name}"),
+            Err(error) => code = super::fail("containervm", &error),
+        }
+    }
+    Ok(code)
+}
+
+async fn remove(surroundings: &Surroundings, name: &str, force: bool) -> anyhow::Result<()> {
+    let vm = surroundings.store.find(name)?;
+    surroundings.store.remove(&vm, force)?;
+    forget(surroundings, &vm.record.id).await;
+    Ok(())
+}
+
+// The output goes with the VM; a daemon that is not there, or has never heard of it, has none.
+async fn forget(surroundings: &Surroundings, id: &str) {
+    let client = surroundings.client();
+    let gone = client.gone(id.to_owned(), "removed".into()).await;
+    if gone.is_ok()
+        && let Err(error) = client.remove(id.to_owned()).await
+    {
+        tell(&format!("its output stays: {error}"));
+    }
+}

@@ -1,0 +1,155 @@
+//! `containervm run`: an image made into a VM, which is then started.
+
+use super::start::{How, Stay, start};
+use super::{Surroundings, tell};
+use crate::launch;
+use clap::{Args, ValueEnum};
+use containervm::image;
+use containervm::machine::{Boot, DEFAULT_MEMORY, Firmware};
+use containervm::run::{Hardware, RunOptions, cpus, memory, vmx};
+use containervm::store::Vm;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Run a command in a new containerVM.
+///
+/// IMAGE is one of: busybox (made from Debian's package), a directory, a tar file of `docker
+/// export` or `docker save`, an OCI layout directory or tar file.
+///
+/// Exits with the command's status; 125 if containervm itself failed, 126 if the command cannot be
+/// run, 127 if it is not there, 128 + n if signal n ended it.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Leave it in the background and print its id
+    #[arg(short, long)]
+    detach: bool,
+    /// Remove the VM and its disk when it has ended
+    #[arg(long)]
+    rm: bool,
+    /// Its name, instead of a made-up one
+    #[arg(long)]
+    name: Option<String>,
+    /// Set a variable (NAME=VALUE), or pass one on (NAME)
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Set the variables in a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Directory to start in
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// User and group, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Its host name, instead of its short id
+    #[arg(short = 'h', long)]
+    hostname: Option<String>,
+    /// Instead of the image's entry point
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// The VM's memory (512m, 1g) [default: 256m]
+    #[arg(short, long)]
+    memory: Option<String>,
+    /// The VM's processors
+    #[arg(long, default_value = "1")]
+    cpus: String,
+    /// Size of its disk, of which only what is written takes space
+    #[arg(long, default_value = "10g", value_name = "SIZE")]
+    disk_size: String,
+    /// How the VM boots
+    #[arg(long, value_enum, default_value_t = BootBy::Bios)]
+    boot: BootBy,
+    /// Prepare the disk and show the VMX file, ready to be edited and started, instead of starting it
+    #[arg(long)]
+    print_vmx: bool,
+    #[command(flatten)]
+    how: How,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// The image
+    image: String,
+    /// The command, instead of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// How a VM boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BootBy {
+    /// From the ISO, by the BIOS
+    Bios,
+    /// From the ISO, by UEFI
+    Efi,
+    /// The ISO's kernel, loaded by QEMU: fastest
+    Direct,
+}
+
+impl Run {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let surroundings = Surroundings::here()?;
+        let vm = self.make(&surroundings).await?;
+        if self.print_vmx {
+            print!("{}", std::fs::read_to_string(vm.vmx())?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let stay = (!self.detach).then_some(Stay { interactive: self.interactive });
+        let started = start(&surroundings, &vm, &self.how, stay).await;
+        if (started.is_err() || self.how.print_qemu) && self.rm {
+            // What made it fail is what the user should see; a leftover is for `gc`.
+            drop(surroundings.store.remove(&vm, true));
+        }
+        started
+    }
+
+    async fn make(&self, surroundings: &Surroundings) -> anyhow::Result<Vm> {
+        let Surroundings { home, store, place } = surroundings;
+        let hardware = self.hardware()?;
+        // The name first: it is the cheapest thing that can be wrong.
+        let mut draft = store.draft(self.name.as_deref(), &self.image, self.rm)?;
+        let disk_size = u64::from(memory(&self.disk_size)?) * 1024 * 1024;
+        let image = image::resolve(&self.image, disk_size, home, &mut tell)?;
+        draft.copy_disk(&image)?;
+        let dry = self.print_vmx || self.how.print_qemu;
+        let listen = match dry {
+            true => surroundings.client().hello().await.map(|hello| hello.listen).ok(),
+            false => Some(launch::daemon(place, &mut tell).await?),
+        };
+        let pipe = listen.unwrap_or_else(|| crate::cli::serialmux::DEFAULT_LISTEN.into());
+        let hardware = Hardware { pipe: format!("tcp://{pipe}"), ..hardware };
+        let vmx = vmx(&draft, &self.options(), &image.config, &hardware)?;
+        Ok(draft.finish(&vmx)?)
+    }
+
+    fn hardware(&self) -> anyhow::Result<Hardware> {
+        let memory = self.memory.as_deref().map_or(Ok(DEFAULT_MEMORY), memory)?;
+        let (firmware, boot) = match self.boot {
+            BootBy::Bios => (Firmware::Bios, Boot::Iso),
+            BootBy::Efi => (Firmware::Efi, Boot::Iso),
+            BootBy::Direct => (Firmware::Bios, Boot::Direct),
+        };
+        Ok(Hardware { memory, cpus: cpus(&self.cpus)?, firmware, boot, ..Hardware::default() })
+    }
+
+    fn options(&self) -> RunOptions {
+        RunOptions {
+            image: self.image.clone(),
+            tty: self.tty,
+            interactive: self.interactive,
+            env: self.env.clone(),
+            env_files: self.env_file.clone(),
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            hostname: self.hostname.clone(),
+            entrypoint: self.entrypoint.clone(),
+            command: self.command.clone(),
+            waits_for_attach: false,
+        }
+    }
+}

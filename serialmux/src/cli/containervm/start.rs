@@ -1,0 +1,199 @@
+//! `containervm start`: a VM from a VMX file, waited for in the background.
+
+use super::{Surroundings, tell};
+use crate::attach::{Attach, End, Session};
+use crate::cli::serialmux::{ended, registration};
+use crate::launch::{self, Background};
+use crate::terminal::DetachKeys;
+use anyhow::Context;
+use clap::Args;
+use containervm::accel::Accel;
+use containervm::kernel::Kernel;
+use containervm::machine::{Boot, Machine};
+use containervm::qemu::{self, Facts, QemuCommand};
+use containervm::store::Vm;
+use containervm::supervise;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Start a containerVM that a VMX file describes, or that has ended.
+///
+/// A VMX file such as those of vSphere is understood: memsize, numvcpus, firmware, scsi, ide,
+/// ethernet and serial devices, guestinfo keys; the rest is passed over. Its serial0 should lead to
+/// serialmux: serial0.fileName = "tcp://127.0.0.1:2377".
+#[derive(Debug, Args)]
+pub(super) struct Start {
+    /// A VMX file, or the name or id of a containerVM
+    vmx: PathBuf,
+    /// Stay with it: stream its output, and exit with its status
+    #[arg(short, long)]
+    attach: bool,
+    /// Pass standard input on (with --attach)
+    #[arg(short, long, requires = "attach")]
+    interactive: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// What `run` and `start` have in common.
+#[derive(Debug, Args)]
+pub(super) struct How {
+    /// The ISO to boot [default: this checkout's, or the installed one]
+    #[arg(long, env = "CONTAINERVM_ISO", value_name = "FILE")]
+    pub(super) iso: Option<PathBuf>,
+    /// Show the QEMU command line instead of starting anything
+    #[arg(long)]
+    pub(super) print_qemu: bool,
+    /// Keys that detach: single characters or ctrl-x, separated by commas
+    #[arg(long, default_value = "ctrl-p,ctrl-q")]
+    pub(super) detach_keys: DetachKeys,
+    /// Pass signals on to the process
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub(super) sig_proxy: bool,
+}
+
+/// How to stay with a VM.
+pub(super) struct Stay {
+    pub(super) interactive: bool,
+}
+
+impl Start {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let surroundings = Surroundings::here()?;
+        let vm = if self.vmx.is_file() {
+            adopt(&surroundings, &self.vmx)?
+        } else if let Some(name) = self.vmx.to_str().filter(|name| !name.contains('/')) {
+            surroundings.store.find(name).with_context(|| format!("no file {name} either"))?
+        } else {
+            anyhow::bail!("no such VMX file: {}", self.vmx.display());
+        };
+        let stay = self.attach.then_some(Stay { interactive: self.interactive });
+        start(&surroundings, &vm, &self.how, stay).await
+    }
+}
+
+fn adopt(surroundings: &Surroundings, file: &Path) -> anyhow::Result<Vm> {
+    let registration = registration(file)?;
+    Ok(surroundings.store.adopt(file, Some(&registration.id), &registration.name)?)
+}
+
+/// Everything between a VM's files and its end.
+pub(super) async fn start(
+    surroundings: &Surroundings,
+    vm: &Vm,
+    how: &How,
+    stay: Option<Stay>,
+) -> anyhow::Result<ExitCode> {
+    let registration = registration(&vm.vmx())?;
+    let prepared = prepare(surroundings, vm, how.iso.clone())?;
+    if how.print_qemu {
+        println!("{}", prepared.command);
+        return Ok(ExitCode::SUCCESS);
+    }
+    launch::daemon(&surroundings.place, &mut tell).await?;
+    let client = surroundings.client();
+    let id = registration.id.clone();
+    client.register(registration).await?;
+    let session = match &stay {
+        None => None,
+        Some(stay) => {
+            let attach = Attach {
+                container: id.clone(),
+                stdin: stay.interactive,
+                from_start: false,
+                next_run: true,
+                detach_keys: how.detach_keys.clone(),
+                sig_proxy: how.sig_proxy,
+            };
+            Some(Session::open(&client, attach).await?)
+        }
+    };
+    let supervisor = supervised(vm, how)?;
+    let Some(session) = session else {
+        println!("{id}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    match session.run().await? {
+        End::Detached => Ok(ExitCode::SUCCESS),
+        End::Exit(exit) => {
+            // The VM is gone, and with --rm its disk, when the supervisor has ended.
+            supervisor.join()?;
+            Ok(ended("containervm", &exit))
+        }
+    }
+}
+
+struct Prepared {
+    machine: Machine,
+    command: QemuCommand,
+}
+
+fn prepare(surroundings: &Surroundings, vm: &Vm, iso: Option<PathBuf>) -> anyhow::Result<Prepared> {
+    let Surroundings { home, .. } = surroundings;
+    let (machine, _) = Machine::load(&vm.vmx())?;
+    debian::ensure(&qemu::needs(&machine), &mut tell)?;
+    let iso = std::path::absolute(crate::iso::find(iso)?)?;
+    let kernel = Kernel::of_iso(&iso, home)?;
+    let accel = Accel::decide(&kernel, home, &mut tell)?;
+    let kernel = (machine.boot == Boot::Direct).then_some(kernel);
+    let facts = Facts { dir: vm.dir.clone(), accel, bootstrap_iso: Some(iso), kernel };
+    let command = QemuCommand::new(&machine, &facts)?;
+    Ok(Prepared { machine, command })
+}
+
+fn supervised(vm: &Vm, how: &How) -> anyhow::Result<Background> {
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let mut args: Vec<OsString> = vec!["supervise".into(), vm.record.id.clone().into()];
+    if let Some(vmx) = &vm.record.vmx {
+        args.extend(["--vmx".into(), vmx.clone().into()]);
+    }
+    if let Some(iso) = &how.iso {
+        args.extend(["--iso".into(), std::path::absolute(iso)?.into()]);
+    }
+    Background::start(&program, &args, &vm.dir.join("supervise.log"))
+}
+
+/// Wait for a VM's end.
+#[derive(Debug, Args)]
+pub(super) struct Supervise {
+    id: String,
+    #[arg(long)]
+    vmx: Option<PathBuf>,
+    #[arg(long)]
+    iso: Option<PathBuf>,
+}
+
+impl Supervise {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let surroundings = Surroundings::here()?;
+        let Surroundings { store, .. } = &surroundings;
+        let mut vm = store.find(&self.id)?;
+        vm.record.vmx = self.vmx.or(vm.record.vmx);
+        let prepared = prepare(&surroundings, &vm, self.iso)?;
+        let running = supervise::launch(store, &vm, &prepared.machine, &prepared.command)?;
+        println!("started");
+        let exit = tokio::task::spawn_blocking(move || running.wait()).await??;
+        // The daemon knows the process's exit from the guest, unless the VM failed before that.
+        let client = surroundings.client();
+        client.gone(self.id.clone(), last_words(&vm, &exit.how)).await?;
+        let ended = client.wait(self.id.clone()).await?;
+        store.record_code(&vm, ended.code)?;
+        if vm.record.remove {
+            store.remove(&vm, false)?;
+            client.remove(self.id).await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+// How QEMU ended, with the console's last line: what the guest itself said of a failure.
+fn last_words(vm: &Vm, how: &str) -> String {
+    let console = std::fs::read(vm.console()).unwrap_or_default();
+    let console = String::from_utf8_lossy(&console);
+    let line = console.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    match line {
+        Some(line) => format!("{how}; the console's last line: {line}"),
+        None => format!("{how}; nothing on its console"),
+    }
+}

@@ -1,0 +1,169 @@
+//! Talking to a daemon: one connection per request.
+
+use crate::api::{Answer, Receiver, Request, Sender, answer, messages, request};
+use crate::place::Place;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+use tokio::net::UnixStream;
+
+/// Why a request was not carried out.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody there.
+    #[error("no serialmux answers on {socket} ({source}); start one with `serialmux serve`")]
+    Absent {
+        /// The socket tried.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error(
+        "the connection to serialmux broke: {0}; see its log, and whether `serialmux ps` works"
+    )]
+    Broken(#[from] io::Error),
+    /// Refused, in the daemon's words.
+    #[error("{0}")]
+    Refused(String),
+    /// An answer that does not fit.
+    #[error("serialmux answered something else than asked; are client and daemon of one version?")]
+    Odd,
+}
+
+impl ClientError {
+    /// Whether no daemon runs.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent { .. })
+    }
+}
+
+/// A daemon's clients' door.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The daemon of this place.
+    pub fn new(place: &Place) -> Self {
+        Self { socket: place.socket() }
+    }
+
+    /// Sends a request; the answers are the caller's to read.
+    ///
+    /// # Errors
+    /// [`ClientError::Absent`] or [`ClientError::Broken`].
+    pub async fn open(&self, body: request::Body) -> Result<(Sender, Receiver), ClientError> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| ClientError::Absent { socket: self.socket.clone(), source })?;
+        let (mut sender, receiver) = messages(stream);
+        sender.send(&Request { body: Some(body) }).await?;
+        Ok((sender, receiver))
+    }
+
+    async fn ask(&self, body: request::Body) -> Result<answer::Body, ClientError> {
+        let (_sender, mut receiver) = self.open(body).await?;
+        next(&mut receiver).await
+    }
+
+    async fn tell(&self, body: request::Body) -> Result<(), ClientError> {
+        match self.ask(body).await? {
+            answer::Body::Done(_) => Ok(()),
+            _ => Err(ClientError::Odd),
+        }
+    }
+
+    /// Who the daemon is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn hello(&self) -> Result<answer::Hello, ClientError> {
+        match self.ask(request::Body::Hello(request::Hello {})).await? {
+            answer::Body::Hello(hello) => Ok(hello),
+            _ => Err(ClientError::Odd),
+        }
+    }
+
+    /// All containers.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list(&self) -> Result<Vec<answer::Summary>, ClientError> {
+        match self.ask(request::Body::List(request::Hello {})).await? {
+            answer::Body::List(list) => Ok(list.containers),
+            _ => Err(ClientError::Odd),
+        }
+    }
+
+    /// Waits until a container has ended.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn wait(&self, container: String) -> Result<answer::Exit, ClientError> {
+        match self.ask(request::Body::Wait(request::Container { container })).await? {
+            answer::Body::Exit(exit) => Ok(exit),
+            _ => Err(ClientError::Odd),
+        }
+    }
+
+    /// Registers a container.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn register(&self, register: request::Register) -> Result<(), ClientError> {
+        self.tell(request::Body::Register(register)).await
+    }
+
+    /// Forgets a container.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn remove(&self, container: String) -> Result<(), ClientError> {
+        self.tell(request::Body::Remove(request::Container { container })).await
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn kill(&self, container: String, signal: i32) -> Result<(), ClientError> {
+        self.tell(request::Body::Kill(request::Kill { container, signal })).await
+    }
+
+    /// Sets a terminal's size.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn resize(
+        &self,
+        container: String,
+        rows: u32,
+        columns: u32,
+    ) -> Result<(), ClientError> {
+        let resize = request::Resize { container, rows, columns };
+        self.tell(request::Body::Resize(resize)).await
+    }
+
+    /// Reports a container's VM as gone.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn gone(&self, container: String, text: String) -> Result<(), ClientError> {
+        self.tell(request::Body::Gone(request::Gone { container, text })).await
+    }
+}
+
+/// The next answer of an open request.
+///
+/// # Errors
+/// [`ClientError::Refused`] for a refusal, [`ClientError::Broken`] when there is none.
+pub async fn next(receiver: &mut Receiver) -> Result<answer::Body, ClientError> {
+    let eof = || io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
+    let answer: Answer = receiver.receive().await?.ok_or_else(eof)?;
+    match answer.body.ok_or(ClientError::Odd)? {
+        answer::Body::Error(answer::Error { text }) => Err(ClientError::Refused(text)),
+        body => Ok(body),
+    }
+}

@@ -1,0 +1,103 @@
+//! Starting what runs in the background: the daemon, and the process that waits for a VM's end.
+
+use crate::client::{Client, ClientError};
+use crate::place::Place;
+use anyhow::{Context, bail};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{ChildStdout, Command, Stdio};
+
+/// A program in the background that tells by its first line that it is ready.
+#[derive(Debug)]
+pub struct Background {
+    stdout: BufReader<ChildStdout>,
+    /// The line it told.
+    pub line: String,
+}
+
+impl Background {
+    /// Starts `program` in a session of its own and waits for its first line. Its standard error
+    /// goes to the file `log`.
+    ///
+    /// # Errors
+    /// When it ends before that line: with the last thing it wrote to `log`.
+    pub fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], log: &Path) -> anyhow::Result<Self> {
+        let errors = File::options().create(true).append(true).open(log);
+        let errors = errors.with_context(|| format!("cannot write {}", log.display()))?;
+        let start = errors.metadata()?.len();
+        // setsid(1) keeps what ends the terminal from ending this, too.
+        let mut command = match debian::on_path("setsid") {
+            Some(setsid) => {
+                let mut command = Command::new(setsid);
+                command.arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        let child = command
+            .args(args)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn();
+        let mut child = child.with_context(|| format!("cannot start {}", program.display()))?;
+        let stdout = child.stdout.take().context("no pipe to the background program")?;
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        if line.is_empty() {
+            bail!("{}", last_words(log, start).unwrap_or_else(|| "it ended without a word".into()));
+        }
+        Ok(Self { stdout, line: line.trim_end().to_owned() })
+    }
+
+    /// Waits until the program has ended.
+    ///
+    /// # Errors
+    /// When the pipe to it breaks.
+    pub fn join(mut self) -> io::Result<()> {
+        self.stdout.read_to_end(&mut Vec::new()).map(|_| ())
+    }
+}
+
+// The last line written to `log` since it was `start` long.
+fn last_words(log: &Path, start: u64) -> Option<String> {
+    let text = std::fs::read(log).ok()?;
+    let new = text.get(usize::try_from(start).ok()?..)?;
+    let text = String::from_utf8_lossy(new);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(line.trim_start_matches("serialmux: ").trim_start_matches("containervm: ").to_owned())
+}
+
+/// Where VMs connect to, after starting a daemon if none runs.
+///
+/// # Errors
+/// When one cannot be started, in its own words.
+pub async fn daemon(place: &Place, tell: &mut dyn FnMut(&str)) -> anyhow::Result<String> {
+    let client = Client::new(place);
+    match client.hello().await {
+        Ok(hello) => return Ok(hello.listen),
+        Err(error) if error.is_absent() => {}
+        Err(error) => return Err(error.into()),
+    }
+    tell("starting serialmux");
+    std::fs::create_dir_all(place.dir())
+        .with_context(|| format!("cannot make the state directory {}", place.dir().display()))?;
+    // This program is the daemon, too: whichever of the two is installed, it is of one version.
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let state = place.dir().as_os_str();
+    let args = [OsStr::new("serialmux"), OsStr::new("--state"), state, OsStr::new("serve")];
+    match Background::start(&program, &args, &place.log()) {
+        Ok(_) => Ok(client.hello().await?.listen),
+        // Somebody else started one at the same moment.
+        Err(error) => match client.hello().await {
+            Ok(hello) => Ok(hello.listen),
+            Err(ClientError::Absent { .. }) => Err(error.context("cannot start serialmux")),
+            Err(other) => Err(other.into()),
+        },
+    }
+}
