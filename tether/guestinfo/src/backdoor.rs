@@ -55,6 +55,20 @@ pub trait Port {
     fn receive(&mut self, regs: &mut Regs, buffer: &mut [u8]);
 }
 
+impl<P: Port + ?Sized> Port for &mut P {
+    fn call(&mut self, regs: &mut Regs) {
+        (**self).call(regs);
+    }
+
+    fn send(&mut self, regs: &mut Regs, data: &[u8]) {
+        (**self).send(regs, data);
+    }
+
+    fn receive(&mut self, regs: &mut Regs, buffer: &mut [u8]) {
+        (**self).receive(regs, buffer);
+    }
+}
+
 /// `EAX` of every call, "VMXh".
 pub const MAGIC: u32 = 0x564D_5868;
 /// The port for single calls, and the one for payloads.
@@ -180,32 +194,32 @@ enum Attempt<T> {
 }
 
 /// An open channel. Closed when dropped.
-pub struct Channel<'p, P: Port + ?Sized> {
-    port: &'p mut P,
+pub struct Channel<P: Port> {
+    port: P,
     id: u16,
     cookie_high: u32,
     cookie_low: u32,
 }
 
-impl<P: Port + ?Sized> fmt::Debug for Channel<'_, P> {
+impl<P: Port> fmt::Debug for Channel<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Channel({})", self.id)
     }
 }
 
-impl<P: Port + ?Sized> Drop for Channel<'_, P> {
+impl<P: Port> Drop for Channel<P> {
     fn drop(&mut self) {
         // Whether it succeeds makes no difference to anyone: the hypervisor reclaims a channel that it lost.
         self.call(Step::Close, 0);
     }
 }
 
-impl<'p, P: Port + ?Sized> Channel<'p, P> {
+impl<P: Port> Channel<P> {
     /// Opens a channel, with a cookie if the hypervisor knows of those.
     ///
     /// # Errors
     /// It opens neither with nor without.
-    pub fn open(port: &'p mut P, protocol: Protocol) -> Result<Self, BackdoorError> {
+    pub fn open(mut port: P, protocol: Protocol) -> Result<Self, BackdoorError> {
         let mut status = 0;
         for flags in [COOKIE_FLAG, 0] {
             let mut regs = message(Step::Open, 0, protocol.number() | flags);

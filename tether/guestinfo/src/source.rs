@@ -4,7 +4,7 @@
 //!
 //! 1. VMware's backdoor ([`rpci`](crate::rpci)), if CPUID says that this is VMware;
 //! 2. QEMU's fw_cfg ([`FwCfg`]), the item `opt/containervm.vmx` holding VMX lines;
-//! 3. SMBIOS OEM strings, for hypervisors that have no more to offer;
+//! 3. SMBIOS OEM strings ([`OemStrings`](crate::smbios::OemStrings)), for hypervisors that have no more to offer;
 //! 4. a labelled config disk, holding a VMX file ([`VmxFile`] once it is mounted).
 //!
 //! The first that has anything answers alone; sources are not mixed.
@@ -177,7 +177,7 @@ fn read_vmx(path: &Path) -> Result<Option<Vec<(String, String)>>, SourceError> {
 }
 
 /// A file's content up to `limit` bytes; `None` if there is no such file.
-fn read_bounded(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
     use std::io::Read as _;
     let failed = |source| SourceError::Io { path: path.to_owned(), source };
     let file = match std::fs::File::open(path) {

@@ -1,6 +1,8 @@
 //! The hypervisor's side of the backdoor, at register level, with the faults that a test wants.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use guestinfo::backdoor::{
     COMMAND_MESSAGE, COMMAND_VERSION, COOKIE_FLAG, MAGIC, PORT, PORT_HIGH, Port, Protocol, Regs,
@@ -319,7 +321,7 @@ fn upper(register: u64) -> u16 {
 }
 
 /// Called directly, without an instruction.
-impl Port for &mut Hypervisor {
+impl Port for Hypervisor {
     fn call(&mut self, regs: &mut Regs) {
         *regs = self.low_call(*regs).expect("a call of the backdoor");
     }
@@ -333,5 +335,23 @@ impl Port for &mut Hypervisor {
         let (after, bytes) = self.high_in(*regs).expect("a call of the backdoor");
         buffer[..bytes.len()].copy_from_slice(&bytes);
         *regs = after;
+    }
+}
+
+/// One hypervisor for several users.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shared(pub(crate) Rc<RefCell<Hypervisor>>);
+
+impl Port for Shared {
+    fn call(&mut self, regs: &mut Regs) {
+        self.0.borrow_mut().call(regs);
+    }
+
+    fn send(&mut self, regs: &mut Regs, data: &[u8]) {
+        self.0.borrow_mut().send(regs, data);
+    }
+
+    fn receive(&mut self, regs: &mut Regs, buffer: &mut [u8]) {
+        self.0.borrow_mut().receive(regs, buffer);
     }
 }

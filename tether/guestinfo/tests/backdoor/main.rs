@@ -9,4 +9,5 @@ mod rpctool;
 mod scenarios;
 mod script;
 mod source;
+mod toolbox;
 mod tracer;

@@ -230,7 +230,7 @@ fn garbage() -> Vec<Scenario> {
 #[test]
 fn every_scenario_holds_when_called_directly() {
     for Scenario { name, mut hypervisor, script, expected, high_bandwidth } in all() {
-        let outcome = script::run(&mut &mut hypervisor, &script);
+        let outcome = script::run(&mut hypervisor, &script);
         assert_eq!(outcome, expected, "{name}");
         assert!(hypervisor.all_closed(), "{name}: a channel was left open");
         let other = if high_bandwidth { hypervisor.n_low } else { hypervisor.n_high };
@@ -241,7 +241,7 @@ fn every_scenario_holds_when_called_directly() {
 #[test]
 fn a_request_beyond_all_measure_is_not_begun() {
     let mut hypervisor = Hypervisor::default();
-    let outcome = script::run(&mut &mut hypervisor, "fill guestinfo.a 1048576");
+    let outcome = script::run(&mut hypervisor, "fill guestinfo.a 1048576");
     let expected = "info-set guestinfo.a: a message of 1048597 bytes; expected at most 1048576";
     assert_eq!(outcome, [expected]);
     assert!(hypervisor.heard.is_empty() && hypervisor.all_closed());
@@ -251,7 +251,7 @@ fn a_request_beyond_all_measure_is_not_begun() {
 fn a_key_that_a_request_cannot_carry_is_not_asked_for() {
     let mut hypervisor = Hypervisor::default();
     for key in ["", "a b", "a\0b"] {
-        let error = guestinfo::rpci::info_get(&mut &mut hypervisor, key).unwrap_err();
+        let error = guestinfo::rpci::info_get(&mut hypervisor, key).unwrap_err();
         assert!(error.to_string().contains("expected a key without"), "{error}");
     }
     assert!(hypervisor.heard.is_empty());
