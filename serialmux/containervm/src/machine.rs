@@ -6,7 +6,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `containervm.boot` | `iso` (default): firmware boots the CD-ROM; `direct`: QEMU loads the kernel found on it |
+//! | `containervm.boot` | `iso` (default): firmware boots the CD-ROM; `direct`: QEMU loads the kernel found on it, or on the installation's ISO when there is none |
 //!
 //! Relative file names count from the directory of the VMX file. A CD-ROM image called `bootstrap.iso` that is not
 //! there stands for the `bootstrap.iso` of this installation.
@@ -178,7 +178,7 @@ impl Machine {
             nics: devices::nics(&keys)?,
             serials: devices::serials(&keys)?,
         };
-        if machine.cdroms.is_empty() {
+        if machine.cdroms.is_empty() && machine.boot == Boot::Iso {
             return Err(keys.missing(
                 "booting",
                 "ide0:0.fileName",
@@ -186,6 +186,16 @@ impl Machine {
             ));
         }
         Ok(machine)
+    }
+
+    /// The ISO that the machine boots or takes its kernel from, where `bootstrap` is the installation's: its first
+    /// CD-ROM, or the installation's when it boots directly and has none.
+    #[must_use]
+    pub fn iso<'a>(&'a self, bootstrap: Option<&'a Path>) -> Option<&'a Path> {
+        match self.cdroms.first().map(|cdrom| &cdrom.image) {
+            Some(CdromImage::File(path)) => Some(path),
+            Some(CdromImage::Bootstrap) | None => bootstrap,
+        }
     }
 }
 

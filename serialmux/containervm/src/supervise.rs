@@ -88,8 +88,13 @@ pub fn launch(
     let log = File::options().create(true).truncate(true).write(true).mode(0o600).open(&log_path);
     let log = log.map_err(|source| SuperviseError::Prepare { path: log_path.clone(), source })?;
     let child = spawn(command, &lock, log).map_err(SuperviseError::Start)?;
-    let running = Running { child, vm: vm.clone(), store: store.clone(), _lock: lock };
-    prepare(&vm.dir.join(PID), |path| fs::write(path, running.child.id().to_string()))?;
+    let mut running = Running { child, vm: vm.clone(), store: store.clone(), _lock: lock };
+    let number = running.child.id().to_string();
+    if let Err(error) = prepare(&vm.dir.join(PID), |path| fs::write(path, number)) {
+        // A VM whose process is not known could not be ended by force later.
+        running.child.kill().and_then(|()| running.child.wait()).map_err(SuperviseError::Wait)?;
+        return Err(error);
+    }
     Ok(running)
 }
 

@@ -16,6 +16,14 @@ pub const MAX_NAME: usize = 255;
 /// Longest target of a symbolic link that ext4 stores: one block less the terminating zero.
 pub const MAX_TARGET: usize = 4095;
 
+/// What extended attributes may begin with (`xattr(7)`); of `system`, only access lists belong to files.
+const NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system.posix_acl_"];
+
+/// Whether an extended attribute is one that a file on Linux can have.
+pub(crate) fn has_namespace(xattr: &[u8]) -> bool {
+    NAMESPACES.iter().any(|prefix| xattr.starts_with(prefix))
+}
+
 /// Index of a node in its [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(usize);

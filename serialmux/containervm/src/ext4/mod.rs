@@ -9,7 +9,7 @@
 //! written, and neither are the tables of groups in which nothing lies. There is no `lost+found`, for a container's
 //! root must look as its image does; e2fsck makes one when it has to put something there.
 //!
-//! Layout decisions are in [`geometry`]. Format: Linux `Documentation/filesystems/ext4/`.
+//! The layout is decided in `geometry`. Format: Linux `Documentation/filesystems/ext4/`.
 
 mod allocator;
 mod checksum;

@@ -5,7 +5,7 @@
 //! Understood are the old, ustar, GNU (long names, sparse, base-256 numbers) and pax forms (`tar(5)`,
 //! `pax(1)` of POSIX.1-2001, "Storing Sparse Files" of the GNU tar manual).
 //!
-//! An archive is untrusted: memory per entry is bounded by [`MAX_RECORD`] and [`MAX_PIECES`], and every fault names
+//! An archive is untrusted: memory per entry is bounded (`MAX_RECORD`, `MAX_PIECES`), and every fault names
 //! archive, entry and byte.
 
 use std::{collections::BTreeMap, io, mem};
@@ -15,13 +15,11 @@ use super::{
     header::{self, Field, Header},
     pax,
 };
-use crate::tree::{Attributes, Extent, Source, Timestamp, TreeError};
+use crate::tree::{Attributes, Extent, Source, Timestamp, TreeError, has_namespace};
 
 const BLOCK: u64 = 512;
 /// Longest long name or pax record set: names are at most 4096 bytes and attributes 64 KiB each.
 const MAX_RECORD: u64 = 1 << 20;
-/// What extended attributes may begin with (`xattr(7)`); of `system`, only access lists belong to files.
-const XATTR_NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system.posix_acl_"];
 /// Most pieces of a sparse file.
 const MAX_PIECES: usize = 1 << 16;
 
@@ -467,7 +465,7 @@ fn attributes(
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?, value)))
         // Archives made on other systems carry namespaces that Linux refuses (com.apple.…); docker drops them too.
-        .filter(|(name, _)| XATTR_NAMESPACES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|(name, _)| has_namespace(name))
         .map(|(name, value)| (name.to_vec(), value.clone()))
         .collect();
     Ok(Attributes {

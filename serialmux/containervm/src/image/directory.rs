@@ -15,7 +15,7 @@ use rustix::fs::{SeekFrom, seek};
 use sha2::{Digest as _, Sha256};
 
 use super::{ImageError, blob::hex};
-use crate::tree::{Attributes, Extent, Kind, NodeId, Source, Timestamp, Tree};
+use crate::tree::{Attributes, Extent, Kind, NodeId, Source, Timestamp, Tree, has_namespace};
 
 /// Largest value of an extended attribute (`XATTR_SIZE_MAX`), and of the list of names.
 const MAX_XATTR: usize = 65_536;
@@ -152,7 +152,7 @@ fn xattrs(path: &Path) -> io::Result<std::collections::BTreeMap<Vec<u8>, Vec<u8>
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
         // The host's own labels say nothing about the image.
-        .filter(|name| *name != b"security.selinux" && !name.starts_with(b"system.nfs"))
+        .filter(|name| *name != b"security.selinux" && has_namespace(name))
         .map(|name| {
             let n = rustix::fs::lgetxattr(path, name, &mut value[..])?;
             Ok((name.to_vec(), value[..n].to_vec()))

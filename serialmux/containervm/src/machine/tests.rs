@@ -160,3 +160,17 @@ fn a_proxy_is_called_instead_of_the_address() {
         with("serial0.fileName", "telnet://[::1]:23/x?y").replace("= \"client\"", "= \"server\"");
     assert_eq!(backing(&text), at(23, true, EndPoint::Server));
 }
+
+#[test]
+fn the_kernel_comes_from_the_cd_rom_or_the_installations_iso() {
+    let bootstrap = Some(Path::new("/installed.iso"));
+    let (_dir, typical) = machine(TYPICAL);
+    assert_eq!(typical.unwrap().iso(bootstrap), bootstrap);
+    let (dir, own) = machine(&with("ide0:0.fileName", "disk.img"));
+    assert_eq!(own.unwrap().iso(bootstrap), Some(dir.path().join("disk.img").as_path()));
+    let none = with("ide0:0.present", "FALSE");
+    let text = machine(&none).1.unwrap_err().to_string();
+    assert!(text.contains("booting needs ide0:0.fileName"), "{text}");
+    let (_dir, direct) = machine(&(none + "\ncontainervm.boot = \"direct\"\n"));
+    assert_eq!(direct.unwrap().iso(bootstrap), bootstrap);
+}
