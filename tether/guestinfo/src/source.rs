@@ -12,7 +12,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::rpci::RpciSource;
+use crate::smbios::OemStrings;
 use crate::{Vmx, VmxError};
+
+/// The sources that are asked without anything mounted, in their order.
+pub fn in_order() -> [Box<dyn Source>; 3] {
+    [Box::new(RpciSource::detect()), Box::new(FwCfg::default()), Box::new(OemStrings::default())]
+}
 
 /// A place that may hold the pairs of a spec.
 pub trait Source {

@@ -14,12 +14,14 @@ use crate::extraconfig::{
 };
 use crate::{Blob, Vmx};
 
+mod changes;
 mod link;
 mod mount;
 mod network;
 mod older;
 mod session;
 
+pub use changes::Changes;
 pub use link::{LinkMode, LinkSpec, Protection};
 pub use mount::{CopyMode, MountSpec};
 pub use network::{NetworkSpec, RouteSpec, TrustLevel};

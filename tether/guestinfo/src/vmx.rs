@@ -359,13 +359,12 @@ fn folded(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-/// Enough of a line to recognize it by, quoted.
-fn start_of(text: &str) -> String {
+/// Enough of a text to recognize it by, quoted.
+pub(crate) fn start_of(text: &str) -> String {
     const SHOWN: usize = 40;
-    match text.char_indices().nth(SHOWN) {
-        Some((cut, _)) => format!("{:?}…", &text[..cut]),
-        None => format!("{text:?}"),
-    }
+    let cut = text.char_indices().nth(SHOWN).map_or(text.len(), |(cut, _)| cut);
+    let (start, rest) = text.split_at(cut);
+    format!("{start:?}{}", if rest.is_empty() { "" } else { "…" })
 }
 
 #[cfg(test)]

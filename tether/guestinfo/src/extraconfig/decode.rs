@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::key::{Header, Key};
 use super::pairs::{Lookup, Pairs};
+use crate::vmx::start_of;
 
 mod access;
 mod node;
@@ -153,14 +154,10 @@ impl<'a> Pass<'a> {
 }
 
 fn error_at(key: &Key, value: Option<&str>, expected: String) -> DecodeError {
-    const SHOWN: usize = 32;
     let found = match value {
         None => "nothing".to_owned(),
         Some(value) if key.is_secret() => format!("({} secret bytes)", value.len()),
-        Some(value) => match value.char_indices().nth(SHOWN) {
-            Some((cut, _)) => format!("{:?}…", &value[..cut]),
-            None => format!("{value:?}"),
-        },
+        Some(value) => start_of(value),
     };
     DecodeError { key: key.to_string(), found, expected }
 }

@@ -63,10 +63,11 @@ impl Key {
     pub fn field(&self, name: &str) -> Option<Self> {
         let (name, non_persistent) = without(name, NON_PERSISTENT);
         let (name, secret) = without(name, SECRET);
-        let (mark, name) = match name.as_bytes().first() {
-            Some(b'/') => (Some(Access::ReadOnly), &name[1..]),
-            Some(b'.') => (Some(Access::ReadWrite), &name[1..]),
-            Some(b'-') => (Some(Access::Hidden), &name[1..]),
+        let mut rest = name.chars();
+        let (mark, name) = match rest.next() {
+            Some('/') => (Some(Access::ReadOnly), rest.as_str()),
+            Some('.') => (Some(Access::ReadWrite), rest.as_str()),
+            Some('-') => (Some(Access::Hidden), rest.as_str()),
             _ if secret => (Some(Access::ReadOnly), name),
             _ => (None, name),
         };
@@ -162,10 +163,8 @@ impl fmt::Display for Key {
 pub(super) fn canonical(header: Header, key: &str) -> String {
     let (key, _) = without(key, NON_PERSISTENT);
     let (key, _) = without(key, SECRET);
-    match key.get(..header.as_str().len()) {
-        Some(start) if start.eq_ignore_ascii_case(header.as_str()) => {
-            canonical_path(&key[start.len()..])
-        }
+    match key.split_at_checked(header.as_str().len()) {
+        Some((start, path)) if start.eq_ignore_ascii_case(header.as_str()) => canonical_path(path),
         _ => canonical_path(key),
     }
 }

@@ -72,7 +72,7 @@ fn no_bad_key_hides_another() {
     let found = errors::<Scalars>(&[
         ("guestinfo.vice..int", "4x"),
         ("guestinfo.vice..bool", "maybe"),
-        ("guestinfo.vice..float", "a very long value that is no number at all"),
+        ("guestinfo.vice..float", "a very long value that is no number, and goes on"),
         ("guestinfo.vice./blob", "secret!"),
         ("guestinfo.vice./small", "256"),
     ]);
@@ -81,7 +81,7 @@ fn no_bad_key_hides_another() {
         [
             "guestinfo.vice..int = \"4x\"; expected a whole number of 64 bits",
             "guestinfo.vice..bool = \"maybe\"; expected true or false",
-            "guestinfo.vice..float = \"a very long value that is no num\"…; expected a number",
+            "guestinfo.vice..float = \"a very long value that is no number, and\"…; expected a number",
             "guestinfo.vice./blob = (7 bytes); expected base64",
             "guestinfo.vice./small = \"256\"; expected a whole number from 0 to 255",
         ]

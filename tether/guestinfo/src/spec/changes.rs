@@ -1,0 +1,176 @@
+//! What a newer spec asks for beyond an older one, for an agent that reads its config again.
+
+use std::collections::BTreeMap;
+
+use super::{MountSpec, NetworkSpec, SessionSpec, Spec};
+
+/// The difference between two specs, as far as a running container can follow it.
+///
+/// A session, network or volume that is no longer mentioned is left alone: VIC's host programs push only
+/// what is new, and a key once written is never deleted. To end a session its `active` is set to false.
+#[derive(Debug, Default, PartialEq)]
+pub struct Changes<'a> {
+    /// Sessions to start that were not there, or not active, before.
+    pub sessions: Vec<&'a SessionSpec>,
+    /// Execs to start that were not there, or not active, before.
+    pub execs: Vec<&'a SessionSpec>,
+    /// Sessions and execs to end: they were active and are not any more.
+    pub ended: Vec<&'a SessionSpec>,
+    /// Sessions and execs that need not wait for a client any more.
+    pub released: Vec<&'a SessionSpec>,
+    /// Interfaces that were not there before, by network name.
+    pub networks: Vec<(&'a str, &'a NetworkSpec)>,
+    /// Volumes that were not there before, by volume name.
+    pub mounts: Vec<(&'a str, &'a MountSpec)>,
+    /// Whether how much is to be logged has changed.
+    pub diagnostics: bool,
+    /// What has changed but is fixed once a container runs, each by its key: to be told to the operator.
+    pub fixed: Vec<String>,
+}
+
+impl Spec {
+    /// What this spec asks for beyond `older`.
+    pub fn changes_from<'a>(&'a self, older: &Self) -> Changes<'a> {
+        let mut changes =
+            Changes { diagnostics: self.diagnostics != older.diagnostics, ..Changes::default() };
+        let scalars = [
+            ("common/id", self.id != older.id),
+            ("hostname", self.hostname != older.hostname || self.domainname != older.domainname),
+            ("key", self.key != older.key),
+            ("link", self.link != older.link),
+        ];
+        changes.fixed.extend(
+            scalars.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned()),
+        );
+        changes.sessions = changes.follow("sessions", &self.sessions, &older.sessions);
+        changes.execs = changes.follow("execs", &self.execs, &older.execs);
+        changes.networks = changes.added("networks", &self.networks, &older.networks);
+        changes.mounts = changes.added("mounts", &self.mounts, &older.mounts);
+        changes
+    }
+}
+
+impl<'a> Changes<'a> {
+    /// Whether there is nothing to do and nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Gives those to start; notes those to end, to release, and those that cannot change.
+    fn follow(
+        &mut self,
+        map: &str,
+        newer: &'a BTreeMap<String, SessionSpec>,
+        older: &BTreeMap<String, SessionSpec>,
+    ) -> Vec<&'a SessionSpec> {
+        let mut to_start = Vec::new();
+        for (id, session) in newer {
+            let before = older.get(id);
+            match (before.is_some_and(|before| before.active), session.active) {
+                (false, true) => to_start.push(session),
+                (true, false) => self.ended.push(session),
+                (true, true) | (false, false) => {}
+            }
+            let Some(before) = before.filter(|before| before.active && session.active) else {
+                continue;
+            };
+            if before.run_block && !session.run_block {
+                self.released.push(session);
+            }
+            let as_before = SessionSpec { run_block: before.run_block, ..session.clone() };
+            if as_before != *before {
+                self.fixed.push(format!("{map}|{id}"));
+            }
+        }
+        to_start
+    }
+
+    /// Gives the entries that are new; notes those that are other than before.
+    fn added<T: PartialEq>(
+        &mut self,
+        map: &str,
+        newer: &'a BTreeMap<String, T>,
+        older: &BTreeMap<String, T>,
+    ) -> Vec<(&'a str, &'a T)> {
+        let mut added = Vec::new();
+        for (name, value) in newer {
+            match older.get(name) {
+                None => added.push((name.as_str(), value)),
+                Some(before) if before != value => self.fixed.push(format!("{map}|{name}")),
+                Some(_) => {}
+            }
+        }
+        added
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec::from_pairs([
+            ("guestinfo.vice./common/id", "ID"),
+            ("guestinfo.vice./sessions", "ID"),
+            ("guestinfo.vice..sessions|ID.runblock", "true"),
+            ("guestinfo.vice./execs@non-persistent", "E1"),
+            ("guestinfo.vice./networks", "bridge"),
+            ("guestinfo.vice./mounts", "v"),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn the_same_spec_asks_for_nothing() {
+        assert!(spec().changes_from(&spec()).is_empty());
+    }
+
+    #[test]
+    fn what_is_new_is_to_be_done() {
+        let mut newer = spec();
+        newer.execs.insert("E2".into(), SessionSpec { id: "E2".into(), ..SessionSpec::default() });
+        newer.execs.insert("E3".into(), SessionSpec { active: false, ..SessionSpec::default() });
+        newer.networks.insert("second".into(), NetworkSpec::default());
+        newer.mounts.insert("w".into(), MountSpec::default());
+        newer.diagnostics.debug = 3;
+        newer.sessions.get_mut("ID").unwrap().run_block = false;
+        newer.execs.get_mut("E1").unwrap().active = false;
+        let older = spec();
+        let changes = newer.changes_from(&older);
+        let ids = |sessions: &[&SessionSpec]| {
+            sessions.iter().map(|session| session.id.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&changes.execs), ["E2"]);
+        assert_eq!(ids(&changes.ended), ["E1"]);
+        assert_eq!(ids(&changes.released), ["ID"]);
+        assert_eq!(changes.networks.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["second"]);
+        assert_eq!(changes.mounts.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["w"]);
+        assert!(changes.diagnostics && changes.sessions.is_empty() && changes.fixed.is_empty());
+        assert_eq!(ids(&older.changes_from(&newer).execs), ["E1"], "active again");
+    }
+
+    #[test]
+    fn what_is_gone_is_left_alone() {
+        let nothing = Spec { id: "ID".into(), ..Spec::default() };
+        assert!(nothing.changes_from(&spec()).is_empty());
+    }
+
+    #[test]
+    fn what_cannot_change_any_more_is_told() {
+        let mut newer = spec();
+        newer.hostname = "other".into();
+        newer.link.linger += 1;
+        newer.sessions.get_mut("ID").unwrap().cmd.path = "/other".into();
+        newer.networks.get_mut("bridge").unwrap().is_static = true;
+        newer.mounts.get_mut("v").unwrap().dest = "/other".into();
+        let older = spec();
+        let changes = newer.changes_from(&older);
+        assert_eq!(
+            changes.fixed,
+            ["hostname", "link", "sessions|ID", "networks|bridge", "mounts|v"]
+        );
+        assert!(
+            changes.sessions.is_empty() && changes.networks.is_empty() && changes.mounts.is_empty()
+        );
+    }
+}
