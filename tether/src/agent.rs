@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use guestinfo::source::{FwCfg, NoAnswer, Source, first_answering};
+use guestinfo::source::{Answer, FwCfg, NoAnswer, Source, first_answering};
 use guestinfo::spec::PrimaryError;
 use guestinfo::{DecodeErrors, Spec};
 use thiserror::Error;
@@ -33,6 +33,9 @@ use crate::{identity, reap, sys};
 
 /// How long a disk is awaited on the usual controllers before IDE and SATA are probed as well.
 const FAST_DISK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often session and link take turns before other events are looked at.
+const ROUNDS: u32 = 8;
 
 /// Why the machine cannot be run. All of these end in a power-off.
 #[derive(Debug, Error)]
@@ -102,6 +105,8 @@ struct Agent {
     /// When to power off although the multiplexer has not taken everything; set when the session is over.
     linger_until: Option<Instant>,
     stopping: bool,
+    /// Whether the next turn has something to do even if nothing happens.
+    busy: bool,
 }
 
 /// Runs the machine from its pseudo file systems to the end of its session. Returns when it is time to power
@@ -116,12 +121,14 @@ pub async fn run(switches: &Switches) -> Result<(), AgentError> {
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
     let mut drivers = Drivers::new();
     drivers.allow(Urgency::Config);
+    // Before the disk's driver: its probe would hold the ACPI lock that this needs as well, for 0.15 s.
+    let answer = configured()?;
     drivers.allow(Urgency::Disk);
     if drivers.has_loaded("scsi_mod") {
         // The disks behind a SCSI controller are found in a moment; their driver can be there already.
         drivers.load("sd_mod", Probing::Asynchronous);
     }
-    let spec = config()?;
+    let spec = Spec::from_pairs(answer.pairs).map_err(config_errors)?;
     let session = Session::new(&spec, spec.primary()?);
     let uplink = uplink(&spec)?;
     let now = Instant::now();
@@ -138,6 +145,7 @@ pub async fn run(switches: &Switches) -> Result<(), AgentError> {
         disk_timeout,
         linger_until: None,
         stopping: false,
+        busy: false,
     };
     agent.look_for_disk()?;
     loop {
@@ -172,11 +180,6 @@ impl Signals {
 impl Agent {
     /// Waits for the next event.
     async fn next(&self, signals: &mut Signals) -> Result<Event, AgentError> {
-        if self.drivers.has_queue() && self.session.is_running() {
-            // There is work left for the next turn; only look whether something else has happened.
-            tokio::task::yield_now().await;
-            return Ok(Event::Progress);
-        }
         let deadline = self.deadline();
         let timer = async {
             match deadline {
@@ -186,6 +189,7 @@ impl Agent {
         };
         let device = |error| AgentError::Kernel { step: "listen to device announcements", error };
         tokio::select! {
+            () = std::future::ready(()), if self.busy => Ok(Event::Progress),
             moved = self.uplink.wait() => moved.map(|()| Event::Progress).map_err(|e| UplinkError::from(e).into()),
             () = self.session.wait() => Ok(Event::Progress),
             event = signals.next() => Ok(event),
@@ -217,23 +221,24 @@ impl Agent {
         Ok(())
     }
 
-    /// Does everything that can be done without waiting.
+    /// Does everything that can be done without waiting. What the link brings may concern the session and the
+    /// other way round, so this goes on until neither has news, or for [`ROUNDS`]: then there is more to do
+    /// at once.
     fn turn(&mut self) -> Result<(), AgentError> {
         self.session.tick();
         self.disk_due();
-        self.session.turn(&mut self.uplink);
-        let mut news = Vec::new();
-        self.uplink.turn(|item| news.push(item))?;
-        let changed = !news.is_empty();
-        for item in news {
-            self.take(item);
-        }
-        if changed {
+        self.busy = self.session.is_running() && self.drivers.load_next();
+        for round in 1..=ROUNDS {
             self.session.turn(&mut self.uplink);
-            self.uplink.turn(|_| {})?;
-        }
-        if self.session.is_running() {
-            self.drivers.load_next();
+            let mut news = Vec::new();
+            self.uplink.turn(|item| news.push(item))?;
+            if news.is_empty() {
+                break;
+            }
+            for item in news {
+                self.take(item);
+            }
+            self.busy |= round == ROUNDS;
         }
         if self.session.is_over() && self.linger_until.is_none() {
             self.linger_until = Some(Instant::now() + Duration::from_secs(self.spec.link.linger));
@@ -394,14 +399,14 @@ fn loopback() -> Result<(), nix::errno::Errno> {
 }
 
 /// Reads the session config from the first source that has one.
-fn config() -> Result<Spec, AgentError> {
+fn configured() -> Result<Answer, NoAnswer> {
     let fw_cfg = FwCfg::default();
     let answer = first_answering(&[&fw_cfg as &dyn Source])?;
     for passed_over in &answer.passed_over {
         debug!("config source {passed_over}");
     }
     debug!("config from {}", answer.source);
-    Spec::from_pairs(answer.pairs).map_err(config_errors)
+    Ok(answer)
 }
 
 fn config_errors(DecodeErrors(errors): DecodeErrors) -> AgentError {

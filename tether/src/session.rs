@@ -43,6 +43,10 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a process may take to end after its stop signal, before it is killed: Docker's default.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// Rows and columns of a terminal nobody has sized: what programs assume that cannot ask. The kernel's own
+/// default of zero makes some of them fail.
+const DEFAULT_SIZE: (u16, u16) = (24, 80);
+
 /// Why a request about the session is refused. The texts go to the client.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RequestError {
@@ -92,7 +96,7 @@ pub struct Session {
     streams: Option<Streams>,
     cgroup: Option<Cgroup>,
     early: Pending,
-    size: Option<(u16, u16)>,
+    size: (u16, u16),
     kill_at: Option<Instant>,
 }
 
@@ -113,7 +117,7 @@ impl Session {
             streams: None,
             cgroup: None,
             early: Pending::default(),
-            size: None,
+            size: DEFAULT_SIZE,
             kill_at: None,
         }
     }
@@ -340,12 +344,13 @@ impl Session {
         if self.is_over() {
             return Err(RequestError::Ended);
         }
-        self.size = Some((r, c));
+        self.size = (r, c);
         self.streams.as_ref().map_or(Ok(()), |streams| streams.stdio.resize(r, c).map_err(refused))
     }
 
     fn apply_size(&self) {
-        if let (Some((rows, columns)), Some(streams)) = (self.size, &self.streams)
+        let (rows, columns) = self.size;
+        if let Some(streams) = &self.streams
             && let Err(errno) = streams.stdio.resize(rows, columns)
         {
             warn!("the terminal cannot be resized: {errno}");

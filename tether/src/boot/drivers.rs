@@ -141,11 +141,6 @@ impl Drivers {
         true
     }
 
-    /// Whether [`Self::load_next`] has something to do.
-    pub fn has_queue(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
     /// Loads a module, its dependencies first.
     pub fn load(&mut self, name: &str, probing: Probing) {
         for name in self.index.load_order(name, &self.loaded) {

@@ -62,8 +62,8 @@ pub fn sane_descriptors() -> Result<(), Errno> {
     dup2_stderr(&null)
 }
 
-/// The kernel settings VIC's machines run with. They are wishes: a kernel without one still runs containers.
+/// Sets what concerns the whole machine. These are wishes: a kernel without one still runs containers.
 pub fn tune() {
-    // Databases map more than the default allows (vm.max_map_count).
+    // Databases map more than the default allows (vm.max_map_count, as in VIC's machines).
     let _wish = fs::write("/proc/sys/vm/max_map_count", "262144");
 }
