@@ -7,46 +7,63 @@
 use crate::backdoor::{Port, Regs};
 
 /// The backdoor of the hypervisor that this program runs on.
+///
+/// VMware answers its port even to programs that may not use ports, unless a VM's `restrict_backdoor` says
+/// otherwise; then a program needs the right to all ports. It is taken for the one instruction and given back,
+/// since children inherit it, and a refusal (a kernel without `iopl`, or locked down) is passed over.
 #[derive(Debug, Clone, Copy)]
-pub struct Backdoor(());
+pub struct Backdoor {
+    takes_port_rights: bool,
+}
 
 impl Backdoor {
     /// The backdoor, if CPUID says that the hypervisor is VMware's. Anywhere else its instructions
     /// are forbidden to a program, which would die of SIGSEGV.
     pub fn detect() -> Option<Self> {
-        cpu::is_vmware().then_some(Self(()))
+        cpu::is_vmware().then_some(Self { takes_port_rights: true })
     }
 
     /// The backdoor, unasked: for a program whose forbidden instructions somebody catches and answers,
     /// as the tests of this crate do. Without such a one it dies of SIGSEGV at the first use.
     pub const fn caught_by_a_tracer() -> Self {
-        Self(())
+        Self { takes_port_rights: false }
+    }
+
+    fn with_rights(self, act: impl FnOnce()) {
+        let taken = self.takes_port_rights && cpu::set_port_rights(true);
+        act();
+        if taken {
+            cpu::set_port_rights(false);
+        }
     }
 }
 
 impl Port for Backdoor {
     fn call(&mut self, regs: &mut Regs) {
-        cpu::call(regs);
+        self.with_rights(|| cpu::call(regs));
     }
 
     fn send(&mut self, regs: &mut Regs, data: &[u8]) {
-        cpu::send(regs, data);
+        self.with_rights(|| cpu::send(regs, data));
     }
 
     fn receive(&mut self, regs: &mut Regs, buffer: &mut [u8]) {
-        cpu::receive(regs, buffer);
+        self.with_rights(|| cpu::receive(regs, buffer));
     }
 }
 
 /// Whether CPUID's leaf 1 (its ECX) and leaf 0x4000_0000 (EBX, ECX, EDX) are those of a VMware VM.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "there is no CPUID"))]
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux")),
+    allow(dead_code, reason = "there is nobody to ask")
+)]
 fn names_vmware(leaf_1_ecx: u32, signature: [u32; 3]) -> bool {
     const HYPERVISOR: u32 = 1 << 31;
     let text = signature.map(u32::to_le_bytes);
     leaf_1_ecx & HYPERVISOR != 0 && text.as_flattened() == b"VMwareVMware"
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod cpu {
     use core::arch::asm;
     use core::arch::x86_64::__cpuid;
@@ -56,6 +73,17 @@ mod cpu {
     pub(super) fn is_vmware() -> bool {
         let vendor = __cpuid(0x4000_0000);
         super::names_vmware(__cpuid(1).ecx, [vendor.ebx, vendor.ecx, vendor.edx])
+    }
+
+    /// Takes the right to use I/O ports, or gives it back; whether the kernel agreed.
+    pub(super) fn set_port_rights(all: bool) -> bool {
+        const ALL_PORTS: libc::c_long = 3;
+        const NO_PORTS: libc::c_long = 0;
+        let level = if all { ALL_PORTS } else { NO_PORTS };
+        // JUSTIFICATION: neither std nor nix wraps iopl(2), nor does musl's part of libc.
+        // SAFETY: the call takes a number and touches no memory of ours; what the right permits, port access, happens
+        // only in `call`, `send` and `receive`.
+        unsafe { libc::syscall(libc::SYS_iopl, level) == 0 }
     }
 
     /// Executes one instruction between loading all of [`Regs`] and storing them.
@@ -122,11 +150,15 @@ mod cpu {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod cpu {
     use super::Regs;
 
     pub(super) fn is_vmware() -> bool {
+        false
+    }
+
+    pub(super) fn set_port_rights(_: bool) -> bool {
         false
     }
 
