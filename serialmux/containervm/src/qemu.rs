@@ -154,7 +154,8 @@ impl Arguments {
     fn accel(&mut self, accel: Accel) {
         match accel {
             Accel::Kvm => self.option("-accel", "kvm").option("-cpu", "host"),
-            Accel::Tcg => self.option("-accel", "tcg"),
+            // The plainest model is the fastest to emulate; with RDRAND the kernel has entropy before any driver.
+            Accel::Tcg => self.option("-accel", "tcg").option("-cpu", "qemu64,+rdrand"),
         };
     }
 
@@ -318,6 +319,8 @@ mod tests {
             "pc",
             "-accel",
             "tcg",
+            "-cpu",
+            "qemu64,+rdrand",
             "-m",
             "2048M",
             "-smp",

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::sync::Semaphore;
 
 /// Most VM connections that have not proved who they are, at once.
 const MAX_STRANGERS: usize = 256;
@@ -105,24 +106,31 @@ impl Daemon {
 
     /// Serves until the task is dropped.
     pub async fn serve(self) {
-        let strangers = Arc::new(tokio::sync::Semaphore::new(MAX_STRANGERS));
-        let clients = Arc::new(tokio::sync::Semaphore::new(MAX_CLIENTS));
-        loop {
-            tokio::select! {
-                Ok(permit) = Arc::clone(&strangers).acquire_owned() => match self.tcp.accept().await {
-                    Ok((stream, from)) => {
-                        let registry = Arc::clone(&self.registry);
-                        tokio::spawn(peer::greet(stream.into(), from.to_string(), registry, permit));
-                    }
-                    Err(error) => accept_failed(&error).await,
-                },
-                Ok(permit) = Arc::clone(&clients).acquire_owned() => match self.unix.accept().await {
-                    Ok((stream, _)) => {
-                        let registry = Arc::clone(&self.registry);
-                        tokio::spawn(client::serve(stream, registry, self.listen, permit));
-                    }
-                    Err(error) => accept_failed(&error).await,
-                },
+        tokio::join!(self.serve_vms(), self.serve_clients());
+    }
+
+    async fn serve_vms(&self) {
+        let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+        while let Ok(permit) = Arc::clone(&strangers).acquire_owned().await {
+            match self.tcp.accept().await {
+                Ok((stream, from)) => {
+                    let registry = Arc::clone(&self.registry);
+                    tokio::spawn(peer::greet(stream.into(), from.to_string(), registry, permit));
+                }
+                Err(error) => accept_failed(&error).await,
+            }
+        }
+    }
+
+    async fn serve_clients(&self) {
+        let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
+        while let Ok(permit) = Arc::clone(&clients).acquire_owned().await {
+            match self.unix.accept().await {
+                Ok((stream, _)) => {
+                    let registry = Arc::clone(&self.registry);
+                    tokio::spawn(client::serve(stream, registry, self.listen, permit));
+                }
+                Err(error) => accept_failed(&error).await,
             }
         }
     }
