@@ -7,9 +7,13 @@ use std::str;
 
 use crate::backdoor::{BackdoorError, Channel, Port, Protocol, Step};
 
+mod packet;
 mod values;
+mod vsock;
 
+pub use packet::{PacketError, Packets};
 pub use values::{RpciSink, RpciSource};
+pub use vsock::VsockSource;
 
 /// Why a request came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +25,14 @@ pub enum RpciError {
         request: String,
         /// What went wrong.
         source: BackdoorError,
+    },
+    /// The same, of a socket to the hypervisor.
+    #[error("{request}: {source}")]
+    Packet {
+        /// The request's start.
+        request: String,
+        /// What went wrong.
+        source: PacketError,
     },
     /// The hypervisor had nothing to say.
     #[error("{request}: the hypervisor took it but has no reply; expected `1 …` or `0 …`")]
@@ -54,33 +66,26 @@ pub enum RpciError {
     },
 }
 
-/// Makes one request and gives the payload of its reply.
-///
-/// # Errors
-/// The hypervisor was not reached, refused, or replied something that makes no sense.
-pub fn request<P: Port + ?Sized>(port: &mut P, request: &[u8]) -> Result<Vec<u8>, RpciError> {
-    let shown = || name_of(request);
-    let exchanged = exchange(port, request).or_else(|error| match error {
-        // The channel is gone, as after a vMotion; the hypervisor is not.
-        BackdoorError::Refused { step, .. } if step != Step::Open => exchange(port, request),
-        error => Err(error),
-    });
-    let reply = exchanged
-        .map_err(|source| RpciError::Backdoor { request: shown(), source })?
-        .ok_or_else(|| RpciError::NoReply { request: shown() })?;
-    match reply.as_slice() {
-        [b'1'] => Ok(Vec::new()),
-        [b'1', b' ', payload @ ..] => Ok(payload.to_vec()),
-        [b'0'] => {
-            Err(RpciError::Refused { request: shown(), reason: "no reason given".to_owned() })
-        }
-        [b'0', b' ', reason @ ..] => {
-            let reason = String::from_utf8_lossy(reason).trim_end_matches('\0').to_owned();
-            Err(RpciError::Refused { request: shown(), reason })
-        }
-        reply => {
-            Err(RpciError::Garbage { request: shown(), reply: format!("{:?}", start_of(reply)) })
-        }
+/// A way for requests to reach the hypervisor: every [`Port`], and [`Packets`] over a socket.
+pub trait Requests {
+    /// Makes one request and gives the payload of its reply.
+    ///
+    /// # Errors
+    /// The hypervisor was not reached, refused, or replied something that makes no sense.
+    fn request(&mut self, request: &[u8]) -> Result<Vec<u8>, RpciError>;
+}
+
+impl<P: Port + ?Sized> Requests for P {
+    fn request(&mut self, request: &[u8]) -> Result<Vec<u8>, RpciError> {
+        let exchanged = exchange(self, request).or_else(|error| match error {
+            // The channel is gone, as after a vMotion; the hypervisor is not.
+            BackdoorError::Refused { step, .. } if step != Step::Open => exchange(self, request),
+            error => Err(error),
+        });
+        let reply = exchanged
+            .map_err(|source| RpciError::Backdoor { request: name_of(request), source })?
+            .ok_or_else(|| RpciError::NoReply { request: name_of(request) })?;
+        payload(request, &reply)
     }
 }
 
@@ -93,13 +98,34 @@ fn exchange<P: Port + ?Sized>(
     channel.receive()
 }
 
+/// What a reply says.
+fn payload(request: &[u8], reply: &[u8]) -> Result<Vec<u8>, RpciError> {
+    let refused = |reason: &[u8]| {
+        let reason = String::from_utf8_lossy(reason).trim_end_matches('\0').to_owned();
+        Err(RpciError::Refused { request: name_of(request), reason })
+    };
+    match reply {
+        [b'1'] => Ok(Vec::new()),
+        [b'1', b' ', payload @ ..] => Ok(payload.to_vec()),
+        [b'0'] => refused(b"no reason given"),
+        [b'0', b' ', reason @ ..] => refused(reason),
+        reply => {
+            let reply = format!("{:?}", start_of(reply));
+            Err(RpciError::Garbage { request: name_of(request), reply })
+        }
+    }
+}
+
 /// The value of a guestinfo key, raw; `None` if it has none.
 ///
 /// # Errors
-/// As [`request`]; that there is no value is not an error.
-pub fn info_get<P: Port + ?Sized>(port: &mut P, key: &str) -> Result<Option<Vec<u8>>, RpciError> {
+/// As [`Requests::request`]; that there is no value is not an error.
+pub fn info_get<R: Requests + ?Sized>(
+    host: &mut R,
+    key: &str,
+) -> Result<Option<Vec<u8>>, RpciError> {
     let line = format!("info-get {}", checked(key)?);
-    match request(port, line.as_bytes()) {
+    match host.request(line.as_bytes()) {
         Ok(value) => Ok(Some(value)),
         Err(RpciError::Refused { reason, .. }) if reason == "No value found" => Ok(None),
         Err(error) => Err(error),
@@ -109,11 +135,15 @@ pub fn info_get<P: Port + ?Sized>(port: &mut P, key: &str) -> Result<Option<Vec<
 /// Gives a guestinfo key a value. What can be kept is for the hypervisor to say; commonly 64 KiB.
 ///
 /// # Errors
-/// As [`request`]; that the hypervisor refuses is one.
-pub fn info_set<P: Port + ?Sized>(port: &mut P, key: &str, value: &[u8]) -> Result<(), RpciError> {
+/// As [`Requests::request`]; that the hypervisor refuses is one.
+pub fn info_set<R: Requests + ?Sized>(
+    host: &mut R,
+    key: &str,
+    value: &[u8],
+) -> Result<(), RpciError> {
     let mut line = format!("info-set {} ", checked(key)?).into_bytes();
     line.extend_from_slice(value);
-    request(port, &line).map(drop)
+    host.request(&line).map(drop)
 }
 
 fn checked(key: &str) -> Result<&str, RpciError> {

@@ -3,22 +3,28 @@
 //! The order in which an agent asks, surest first, since a VM rarely has two:
 //!
 //! 1. VMware's backdoor ([`rpci`](crate::rpci)), if CPUID says that this is VMware;
-//! 2. QEMU's fw_cfg ([`FwCfg`]), the item `opt/containervm.vmx` holding VMX lines;
-//! 3. SMBIOS OEM strings ([`OemStrings`](crate::smbios::OemStrings)), for hypervisors that have no more to offer;
-//! 4. a labelled config disk, holding a VMX file ([`VmxFile`] once it is mounted).
+//! 2. the same over vsock ([`VsockSource`](crate::rpci::VsockSource)), where the port does not answer;
+//! 3. QEMU's fw_cfg ([`FwCfg`]), the item `opt/containervm.vmx` holding VMX lines;
+//! 4. SMBIOS OEM strings ([`OemStrings`](crate::smbios::OemStrings)), for hypervisors that have no more to offer;
+//! 5. a labelled config disk, holding a VMX file ([`VmxFile`] once it is mounted).
 //!
 //! The first that has anything answers alone; sources are not mixed.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::rpci::RpciSource;
+use crate::rpci::{RpciSource, VsockSource};
 use crate::smbios::OemStrings;
 use crate::{Vmx, VmxError};
 
 /// The sources that are asked without anything mounted, in their order.
-pub fn in_order() -> [Box<dyn Source>; 3] {
-    [Box::new(RpciSource::detect()), Box::new(FwCfg::default()), Box::new(OemStrings::default())]
+pub fn in_order() -> [Box<dyn Source>; 4] {
+    [
+        Box::new(RpciSource::detect()),
+        Box::new(VsockSource),
+        Box::new(FwCfg::default()),
+        Box::new(OemStrings::default()),
+    ]
 }
 
 /// A place that may hold the pairs of a spec.

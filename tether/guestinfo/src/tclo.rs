@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use crate::backdoor::{BackdoorError, Channel, Port, Protocol};
-use crate::rpci::{self, RpciError};
+use crate::rpci::{Requests as _, RpciError};
 
 mod nicinfo;
 
@@ -228,7 +228,7 @@ impl<P: Port + Clone> Conversation<P> {
     }
 
     fn make(&mut self, requests: &[Vec<u8>]) -> Vec<VisitFault> {
-        let refused = |request: &Vec<u8>| rpci::request(&mut self.port, request).err();
+        let refused = |request: &Vec<u8>| self.port.request(request).err();
         requests.iter().filter_map(refused).map(VisitFault::from).collect()
     }
 }

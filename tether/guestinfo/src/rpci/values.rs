@@ -5,9 +5,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{RpciError, info_get, info_set};
+use super::{Requests, RpciError, info_get, info_set};
 use crate::Spec;
-use crate::backdoor::Port;
 use crate::extraconfig::{Key, Lookup};
 use crate::sink::{Sink, SinkError};
 use crate::source::{Source, SourceError};
@@ -15,38 +14,38 @@ use crate::sys::Backdoor;
 
 /// VMware's guestinfo, read key by key: the hypervisor lists none, so every key that a spec could have
 /// is asked for, and what there is guides what else could be.
-pub struct RpciSource<P = Backdoor> {
-    port: Option<RefCell<P>>,
+pub struct RpciSource<R = Backdoor> {
+    host: Option<RefCell<R>>,
 }
 
 impl RpciSource {
     /// The hypervisor's, if it is VMware's; otherwise a source that is not there.
     pub fn detect() -> Self {
-        Self { port: Backdoor::detect().map(RefCell::new) }
+        Self { host: Backdoor::detect().map(RefCell::new) }
     }
 }
 
-impl<P: Port> RpciSource<P> {
-    /// The guestinfo behind `port`.
-    pub fn new(port: P) -> Self {
-        Self { port: Some(RefCell::new(port)) }
+impl<R: Requests> RpciSource<R> {
+    /// The guestinfo that `host` gives.
+    pub fn new(host: R) -> Self {
+        Self { host: Some(RefCell::new(host)) }
     }
 }
 
-impl<P> fmt::Debug for RpciSource<P> {
+impl<R> fmt::Debug for RpciSource<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RpciSource({})", if self.port.is_some() { "there" } else { "not there" })
+        write!(f, "RpciSource({})", if self.host.is_some() { "there" } else { "not there" })
     }
 }
 
-impl<P: Port> Source for RpciSource<P> {
+impl<R: Requests> Source for RpciSource<R> {
     fn name(&self) -> &str {
         "VMware guestinfo"
     }
 
     fn read(&self) -> Result<Option<Vec<(String, String)>>, SourceError> {
-        let Some(port) = &self.port else { return Ok(None) };
-        let asked = Asked { port, known: RefCell::default(), fault: RefCell::default() };
+        let Some(host) = &self.host else { return Ok(None) };
+        let asked = Asked { host, known: RefCell::default(), fault: RefCell::default() };
         Spec::ask(&asked);
         if let Some(fault) = asked.fault.into_inner() {
             return Err(SourceError::Hypervisor(fault));
@@ -58,14 +57,14 @@ impl<P: Port> Source for RpciSource<P> {
 }
 
 /// Asks the hypervisor for keys and remembers the answers.
-struct Asked<'a, P> {
-    port: &'a RefCell<P>,
+struct Asked<'a, R> {
+    host: &'a RefCell<R>,
     known: RefCell<BTreeMap<String, Option<String>>>,
     /// The first thing that went wrong; nothing is asked after it.
     fault: RefCell<Option<String>>,
 }
 
-impl<P: Port> Asked<'_, P> {
+impl<R: Requests> Asked<'_, R> {
     fn ask(&self, key: &str) -> Option<String> {
         if self.fault.borrow().is_some() {
             return None;
@@ -73,7 +72,7 @@ impl<P: Port> Asked<'_, P> {
         let failed = |why: String| {
             self.fault.replace(Some(why));
         };
-        match info_get(&mut *self.port.borrow_mut(), key) {
+        match info_get(&mut *self.host.borrow_mut(), key) {
             Ok(value) => String::from_utf8(value?)
                 .map_err(|_| {
                     failed(format!("the value of {key} is not UTF-8; store it as UTF-8 text"))
@@ -89,7 +88,7 @@ impl<P: Port> Asked<'_, P> {
     }
 }
 
-impl<P: Port> Lookup for Asked<'_, P> {
+impl<R: Requests> Lookup for Asked<'_, R> {
     fn value(&self, key: &str) -> Option<Cow<'_, str>> {
         // A hidden key is not for guests; the hypervisor would say the same.
         if !key.starts_with("guestinfo.") {
@@ -110,8 +109,8 @@ impl<P: Port> Lookup for Asked<'_, P> {
 
 /// VMware's guestinfo, written key by key.
 #[derive(Debug)]
-pub struct RpciSink<P = Backdoor> {
-    port: P,
+pub struct RpciSink<R = Backdoor> {
+    host: R,
 }
 
 impl RpciSink {
@@ -121,21 +120,21 @@ impl RpciSink {
     }
 }
 
-impl<P: Port> RpciSink<P> {
-    /// The guestinfo behind `port`.
-    pub const fn new(port: P) -> Self {
-        Self { port }
+impl<R: Requests> RpciSink<R> {
+    /// The guestinfo that `host` keeps.
+    pub const fn new(host: R) -> Self {
+        Self { host }
     }
 }
 
-impl<P: Port> Sink for RpciSink<P> {
+impl<R: Requests> Sink for RpciSink<R> {
     fn name(&self) -> &str {
         "VMware guestinfo"
     }
 
     fn write(&mut self, pairs: &[(String, String)]) -> Result<(), SinkError> {
         let mut write =
-            |(key, value): &(String, String)| info_set(&mut self.port, key, value.as_bytes());
+            |(key, value): &(String, String)| info_set(&mut self.host, key, value.as_bytes());
         let refused: Vec<_> = pairs.iter().filter_map(|pair| write(pair).err()).collect();
         if refused.is_empty() {
             return Ok(());

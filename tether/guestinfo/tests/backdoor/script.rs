@@ -1,7 +1,7 @@
 //! What a guest does in a scenario, as lines of text, so that another process can be told to do the same.
 
 use guestinfo::backdoor::Port;
-use guestinfo::rpci;
+use guestinfo::rpci::{self, Requests as _};
 
 /// Does what each line of `script` says and tells what came of it, a line each.
 ///
@@ -31,7 +31,7 @@ fn run_line(port: &mut dyn Port, line: &str) -> String {
             let value: Vec<u8> = (0..text.parse().expect("a length")).map(pattern).collect();
             rpci::info_set(port, key, &value).map(|()| "set".to_owned())
         }
-        "raw" => rpci::request(port, rest.as_bytes()).map(|reply| format!("{reply:?}")),
+        "raw" => port.request(rest.as_bytes()).map(|reply| format!("{reply:?}")),
         "version" => Ok(format!("{:?}", guestinfo::backdoor::version(port))),
         _ => panic!("a script cannot say {line:?}"),
     };
