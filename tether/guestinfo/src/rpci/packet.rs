@@ -40,6 +40,10 @@ pub enum PacketError {
 
 impl From<io::Error> for PacketError {
     fn from(error: io::Error) -> Self {
+        // A socket says so when its time limit has passed.
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Self::Io("it did not reply in time".to_owned());
+        }
         Self::Io(error.to_string())
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! `in`, `rep insb` and `rep outsb` raise SIGSEGV in a program that may not use ports; the tracer sees the signal
 //! first, looks at the instruction, answers at register level, steps over it and keeps the signal to itself. CPUID is not
-//! forbidden, so where a program is to believe that it runs on VMware, each CPUID of its own text is replaced by a breakpoint.
+//! forbidden, so where a program is to believe that it runs on VMware, each CPUID in its text is replaced by a breakpoint.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{IoSlice, IoSliceMut, Read as _, Seek as _};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use guestinfo::backdoor::Regs;
 use nix::libc::{self, user_regs_struct};
@@ -31,6 +34,9 @@ pub(crate) struct Ended {
     pub(crate) answered: [usize; 4],
 }
 
+/// How long a traced program may take; each takes a fraction of a second on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
 struct Tracer<'a> {
     hypervisor: &'a mut Hypervisor,
     main: Pid,
@@ -39,6 +45,7 @@ struct Tracer<'a> {
     entry: Option<Breakpoint>,
     cpuids: BTreeSet<u64>,
     answered: [usize; 4],
+    done: fn(&Hypervisor) -> bool,
 }
 
 #[derive(Clone, Copy)]
@@ -48,8 +55,18 @@ struct Breakpoint {
 }
 
 /// Runs `command` to its end.
-#[expect(clippy::zombie_processes, reason = "the tracer waits for it, as for any tracee")]
 pub(crate) fn run(hypervisor: &mut Hypervisor, command: &mut Command, as_vmware: bool) -> Ended {
+    run_until(hypervisor, command, as_vmware, |_| false)
+}
+
+/// Runs `command` to its end, or until the hypervisor has come to where `done` holds and the program is killed.
+#[expect(clippy::zombie_processes, reason = "the tracer waits for it, as for any tracee")]
+pub(crate) fn run_until(
+    hypervisor: &mut Hypervisor,
+    command: &mut Command,
+    as_vmware: bool,
+    done: fn(&Hypervisor) -> bool,
+) -> Ended {
     let [mut stdout, mut stderr] = [(); 2].map(|()| tempfile::tempfile().expect("temporary file"));
     // The shell stops itself, so that tracing begins before the program does.
     let mut shell = Command::new("/bin/sh");
@@ -65,15 +82,18 @@ pub(crate) fn run(hypervisor: &mut Hypervisor, command: &mut Command, as_vmware:
         Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
     ptrace::seize(main, options).expect("ptrace must be allowed here (CAP_SYS_PTRACE, yama)");
     kill(main, Signal::SIGCONT).expect("the shell is there");
-    let mut tracer = Tracer {
-        hypervisor,
-        main,
-        as_vmware,
-        entry: None,
-        cpuids: BTreeSet::new(),
-        answered: [0; 4],
-    };
+    let (ended, too_late) = mpsc::channel::<()>();
+    let watch = thread::spawn(move || {
+        if too_late.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // Its end, with this signal, fails the test; a program that ended just now is no matter.
+            kill(main, Signal::SIGKILL).unwrap_or_default();
+        }
+    });
+    let (cpuids, answered) = (BTreeSet::new(), [0; 4]);
+    let mut tracer = Tracer { hypervisor, main, as_vmware, entry: None, cpuids, answered, done };
     let status = tracer.follow();
+    drop(ended);
+    watch.join().expect("the watch ends");
     let [stdout, stderr] = [&mut stdout, &mut stderr].map(|file| {
         let mut text = String::new();
         file.rewind().and_then(|()| file.read_to_string(&mut text)).expect("its output");
@@ -136,6 +156,9 @@ impl Tracer<'_> {
             _ => return None,
         };
         self.answered[kind] += 1;
+        if (self.done)(self.hypervisor) {
+            kill(self.main, Signal::SIGKILL).ok()?;
+        }
         set_regs(&mut state, &after);
         state.rip += length;
         ptrace::setregs(pid, state).ok()
@@ -173,11 +196,14 @@ impl Tracer<'_> {
         self.entry = Some(Breakpoint { at, was });
     }
 
-    /// Puts a breakpoint on each CPUID in the program's own text.
+    /// Puts a breakpoint on each CPUID in the text of the program and of VMware's library.
     fn catch_cpuids(&mut self, pid: Pid) -> Option<()> {
         let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
-        for map in maps.lines().filter(|map| map.ends_with(program.to_str().unwrap_or("?"))) {
+        let own = |map: &&str| {
+            map.ends_with(program.to_str().unwrap_or("?")) || map.contains("/libvmtools.so")
+        };
+        for map in maps.lines().filter(own) {
             let mut words = map.split(' ');
             let (start, end) = words.next()?.split_once('-')?;
             if words.next()?.contains('x') {
