@@ -21,6 +21,7 @@ use wire::{GuestIdentity, Link, LinkConfig, Protection, Psk};
 use crate::boot::cmdline::Switches;
 use crate::boot::disk::{self, CONTAINERFS};
 use crate::boot::drivers::{Drivers, Probing, Urgency, controllers};
+use crate::boot::scsi::ScsiHosts;
 use crate::cgroup::{self, Cgroup};
 use crate::clock::Clock;
 use crate::line::{Line, LineError};
@@ -97,6 +98,7 @@ struct Signals {
 struct Agent {
     spec: Spec,
     drivers: Drivers,
+    scsi: ScsiHosts,
     uevents: UeventSocket,
     uplink: Uplink,
     session: Session,
@@ -138,6 +140,7 @@ pub async fn run(switches: &Switches) -> Result<(), AgentError> {
     let mut agent = Agent {
         spec,
         drivers,
+        scsi: ScsiHosts::default(),
         uevents,
         uplink,
         session,
@@ -211,6 +214,9 @@ impl Agent {
             Event::Outcome(failure) => {
                 self.session.started(failure, &mut self.uplink);
                 self.drivers.allow(Urgency::Later);
+                if !self.spec.mounts.is_empty() {
+                    self.scsi.look_everywhere();
+                }
             }
             Event::Device(Announcement::Event(event)) => self.device(&event)?,
             Event::Device(Announcement::Overrun) => {
@@ -319,6 +325,9 @@ impl Agent {
             self.drivers.serve(modalias);
         }
         let is_new = matches!(event.action.as_str(), "add" | "change");
+        if event.subsystem == "scsi_host" {
+            self.scsi.look();
+        }
         match &event.devname {
             Some(name) if self.session.is_waiting() && is_new && event.subsystem == "block" => {
                 debug!("block device {name} is here");
@@ -333,6 +342,7 @@ impl Agent {
     }
 
     fn look_for_disk(&mut self) -> Result<(), AgentError> {
+        self.scsi.look();
         match disk::find(CONTAINERFS) {
             Some(node) if self.session.is_waiting() => self.start(&node),
             _ => Ok(()),
@@ -348,6 +358,7 @@ impl Agent {
         if self.disk.slow_at.is_some_and(|at| at <= now) {
             self.disk.slow_at = None;
             self.drivers.allow(Urgency::SlowDisk);
+            self.scsi.look_everywhere();
         }
         if self.disk.until <= now {
             let seconds = self.disk_timeout.as_secs();

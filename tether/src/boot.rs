@@ -6,4 +6,5 @@ pub mod drivers;
 pub mod filesystems;
 pub mod glob;
 pub mod modules;
+pub mod scsi;
 pub mod superblock;

@@ -15,6 +15,7 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 use tracing::{debug, warn};
 
 use super::modules::ModuleIndex;
+use super::scsi;
 
 /// Where the initramfs holds modules and their two indexes.
 pub const MODULES: &str = "/lib/modules";
@@ -191,9 +192,10 @@ fn insert(name: &str, probing: Probing) -> Result<(), Errno> {
     let path = PathBuf::from(MODULES).join(format!("{name}.ko"));
     let file = File::open(path)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-    let parameters: &CStr = match probing {
-        Probing::Awaited => c"",
-        Probing::Asynchronous => c"async_probe",
+    let parameters: &CStr = match (name, probing) {
+        ("scsi_mod", _) => scsi::MANUAL,
+        (_, Probing::Awaited) => c"",
+        (_, Probing::Asynchronous) => c"async_probe",
     };
     finit_module(&file, parameters, ModuleInitFlags::empty())
 }

@@ -48,6 +48,9 @@ pub enum StartFailure {
         /// What the kernel said.
         errno: Errno,
     },
+    /// The image has something else where a plain directory must be.
+    #[error("rootfs: {0} is a link or a file; a container's root needs a plain directory there")]
+    NotPlain(&'static str),
     /// The machine refused something that does not depend on the image.
     #[error("cannot {step}: {}", errno_text(*errno))]
     Machine {
@@ -81,6 +84,7 @@ impl StartFailure {
             Self::User(_)
             | Self::Executable(ExecutableError::Empty)
             | Self::Rootfs { .. }
+            | Self::NotPlain(_)
             | Self::Machine { .. }
             | Self::ZeroByte(_) => GENERAL,
         }
@@ -153,6 +157,7 @@ mod tests {
             (cwd(Errno::ENOTDIR), 125),
             (StartFailure::machine("sit")(Errno::EIO), 125),
             (StartFailure::rootfs("mount", "/proc")(Errno::ENOTDIR), 125),
+            (StartFailure::NotPlain("/proc"), 125),
             (StartFailure::ZeroByte("an argument"), 125),
         ] {
             assert_eq!(StartFailure::exit_code(&failure), expected, "{failure}");
