@@ -111,6 +111,14 @@ fn the_older_generation_of_keys_is_read() {
 }
 
 #[test]
+fn the_older_generations_two_keys_for_debug_are_both_read() {
+    for key in ["guestinfo./diagnostics/debug", "guestinfo./common/diagnostics/debug"] {
+        let spec = Spec::from_pairs([("guestinfo./common/id", "ID"), (key, "2")]).unwrap();
+        assert_eq!(spec.diagnostics.debug, 2, "{key}");
+    }
+}
+
+#[test]
 fn older_keys_left_beside_newer_ones_do_not_count() {
     let newer = [("guestinfo.vice./common/id", "new"), ("guestinfo.vice./sessions", "new")];
     let older = Vmx::parse(OLDER).unwrap();

@@ -31,6 +31,11 @@ fn every_scenario_holds_with_the_real_instructions() {
         assert_eq!(outcome, expected, "{name}");
         assert!(hypervisor.all_closed(), "{name}: a channel was left open");
         let [n_in, n_out, n_ins, _] = ended.answered;
+        assert_eq!(
+            ended.restored,
+            (n_in + n_out + n_ins).min(tracer::WATCHED),
+            "{name}: lost registers"
+        );
         assert!(n_in > 0, "{name}: no instruction was caught");
         if !high_bandwidth {
             assert_eq!((n_out, n_ins), (0, 0), "{name}");

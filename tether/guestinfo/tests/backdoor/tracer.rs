@@ -32,7 +32,12 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
     /// How many instructions were answered: `in`, `rep outsb`, `rep insb`, CPUID.
     pub(crate) answered: [usize; 4],
+    /// After how many of the first [`WATCHED`] of our own the compiler's registers, RBX and RBP, came back.
+    pub(crate) restored: usize,
 }
+
+/// Single steps are slow, so only so many instructions are followed by them.
+pub(crate) const WATCHED: usize = 20;
 
 /// How long a traced program may take; each takes a fraction of a second on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -46,6 +51,7 @@ struct Tracer<'a> {
     cpuids: BTreeSet<u64>,
     answered: [usize; 4],
     done: fn(&Hypervisor) -> bool,
+    restored: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -90,7 +96,8 @@ pub(crate) fn run_until(
         }
     });
     let (cpuids, answered) = (BTreeSet::new(), [0; 4]);
-    let mut tracer = Tracer { hypervisor, main, as_vmware, entry: None, cpuids, answered, done };
+    let mut tracer =
+        Tracer { hypervisor, main, as_vmware, entry: None, cpuids, answered, done, restored: 0 };
     let status = tracer.follow();
     drop(ended);
     watch.join().expect("the watch ends");
@@ -99,7 +106,7 @@ pub(crate) fn run_until(
         file.rewind().and_then(|()| file.read_to_string(&mut text)).expect("its output");
         text
     });
-    Ended { status, stdout, stderr, answered: tracer.answered }
+    Ended { status, stdout, stderr, answered: tracer.answered, restored: tracer.restored }
 }
 
 impl Tracer<'_> {
@@ -161,7 +168,11 @@ impl Tracer<'_> {
         }
         set_regs(&mut state, &after);
         state.rip += length;
-        ptrace::setregs(pid, state).ok()
+        ptrace::setregs(pid, state).ok()?;
+        if !self.as_vmware && self.answered[..3].iter().sum::<usize>() <= WATCHED {
+            self.restored += usize::from(comes_back(pid, state.r9, state.r10)?);
+        }
+        Some(())
     }
 
     fn answer_breakpoint(&mut self, pid: Pid) -> Option<()> {
@@ -216,6 +227,20 @@ impl Tracer<'_> {
         }
         self.cpuids.iter().try_for_each(|at| poke(pid, *at, 0xCC))
     }
+}
+
+/// Whether RBX and RBP are `rbx` and `rbp` again after a few more steps; our code keeps them in R9 and R10.
+fn comes_back(pid: Pid, rbx: u64, rbp: u64) -> Option<bool> {
+    const STEPS: usize = 16;
+    for _ in 0..STEPS {
+        ptrace::step(pid, None).ok()?;
+        waitpid(pid, Some(WaitPidFlag::__WALL)).ok()?;
+        let state = ptrace::getregs(pid).ok()?;
+        if (state.rbx, state.rbp) == (rbx, rbp) {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// CPUID of a VMware VM on this machine, without the newer ways into the hypervisor.
