@@ -1,10 +1,11 @@
-//! VMware's backdoor: messages to and from the hypervisor through one I/O port, as a state machine over registers.
+//! VMware's backdoor, messages through one I/O port, as a state machine over registers.
 //!
-//! Nothing here executes an instruction; that is a [`Port`]'s part ([`sys::Backdoor`](crate::sys::Backdoor)
-//! has the real ones).
+//! Nothing here executes an instruction; that is a [`Port`]'s part
+//! ([`sys::Backdoor`](crate::sys::Backdoor) has the real ones).
 //!
 //! # Registers
-//! Every call sets `EAX` to a magic number and `EDX` to the port, low half, and the channel, high half.
+//! Every call sets `EAX` to a magic number and `EDX` to the port, low half, and the channel, high
+//! half.
 //!
 //! | step (`ECX` high half, low is 0x1E) | `EBX` in | answer |
 //! |---|---|---|
@@ -16,16 +17,18 @@
 //! | 5 receive status | 1 taken, 0 not | |
 //! | 6 close | 0 | |
 //!
-//! Status comes back in the high half of `ECX`: 0x01 success, 0x02 message waiting, 0x10 checkpoint. The
-//! cookie goes in `ESI` (high) and `EDI` (low) of each call after the first.
+//! Status comes back in the high half of `ECX`: 0x01 success, 0x02 message waiting, 0x10
+//! checkpoint. The cookie goes in `ESI` (high) and `EDI` (low) of each call after the first.
 //!
-//! On the high-bandwidth port one `rep outsb` or `rep insb` moves the payload: `EBX` = 0x0001_0000 in, status in its
-//! high half out, `ECX` = bytes; `RSI` or `RDI` is the memory's address, and the cookie moves out of its way into `EBP`
-//! (its high part when sending, its low part when receiving).
+//! On the high-bandwidth port one `rep outsb` or `rep insb` moves the payload: `EBX` = 0x0001_0000
+//! in, status in its high half out, `ECX` = bytes; `RSI` or `RDI` is the memory's address, and the
+//! cookie moves out of its way into `EBP` (its high part when sending, its low part when
+//! receiving).
 //!
 //! # Checkpoints
-//! A VM that was suspended, snapshotted or moved in mid-message gets the checkpoint status; the message then starts
-//! over, at most [`MAX_ATTEMPTS`] times. Nothing waits and nothing is kept between calls; a message is at most [`MAX_MESSAGE`] long.
+//! A VM that was suspended, snapshotted or moved in mid-message gets the checkpoint status; the
+//! message then starts over, at most [`MAX_ATTEMPTS`] times. Nothing waits and nothing is kept
+//! between calls; a message is at most [`MAX_MESSAGE`] long.
 
 use std::fmt;
 

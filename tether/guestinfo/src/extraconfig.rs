@@ -1,4 +1,4 @@
-//! The key/value encoding ("extraconfig") in which VIC stores a config, as a serde data format both ways.
+//! VIC's key/value encoding of a config ("extraconfig") as a serde data format, both ways.
 //!
 //! A struct becomes one key per leaf, under a header:
 //!
@@ -19,9 +19,9 @@
 //! | `"-notes"` | hidden |
 //! | `"Scheme"` | whatever its parent is (VIC's rule for an untagged field) |
 //!
-//! followed by `@secret` or `@non-persistent` where they apply. `@secret` without a mark is read-only;
-//! `@non-persistent` is inherited by everything below; a hidden non-persistent field is left out, as in VIC.
-//! [`Key`] has the rules for joining.
+//! followed by `@secret` or `@non-persistent` where they apply. `@secret` without a mark is
+//! read-only; `@non-persistent` is inherited by everything below; a hidden non-persistent field is
+//! left out, as in VIC. [`Key`] has the rules for joining.
 //!
 //! # How values are written
 //! | Rust | keys |
@@ -39,23 +39,25 @@
 //! VIC has no form for a lone unsigned integer; we write base 10, which it skips.
 //!
 //! # Items with a `|` in them
-//! VIC joins items with `|` and never escapes, so `["echo a|b"]` comes back as `["echo a"]`. We write
-//! `K` and `K~` exactly as VIC does, and **for each item that holds a `|` one more key, `K|i`, with that
-//! item alone**. A reader that does not know of it never asks for `K|i` of a list of strings, and sees what it
-//! always saw. Ours uses the extra keys when `K~` has more parts than `K` says there are items: it walks along `K~`,
-//! and where `K|i` exists the text there must be exactly that. If it is not, or the walk does not end with
-//! both `K~` and the items, the extra keys are left-overs of an older list (VIC never deletes
-//! a key), and the list is read as VIC reads it: the first parts of `K~`, as many as there are items.
+//! VIC joins items with `|` and never escapes, so `["echo a|b"]` comes back as `["echo a"]`. We
+//! write `K` and `K~` exactly as VIC does, and **for each item that holds a `|` one more key,
+//! `K|i`, with that item alone**. A reader that does not know of it never asks for `K|i` of a list
+//! of strings, and sees what it always saw. Ours uses the extra keys when `K~` has more parts than
+//! `K` says there are items: it walks along `K~`, and where `K|i` exists the text there must be
+//! exactly that. If it is not, or the walk does not end with both `K~` and the items, the extra
+//! keys are left-overs of an older list (VIC never deletes a key), and the list is read as VIC
+//! reads it: the first parts of `K~`, as many as there are items.
 //!
 //! # The empty string
-//! vSphere drops a key with an empty value, so an empty string travels as [`NIL`]. [`to_pairs`] writes
-//! empty strings; [`escape_nil`] is for whoever hands the pairs to vSphere. [`from_pairs`] reads both.
+//! vSphere drops a key with an empty value, so an empty string travels as [`NIL`]. [`to_pairs`]
+//! writes empty strings; [`escape_nil`] is for whoever hands the pairs to vSphere. [`from_pairs`]
+//! reads both.
 //!
 //! # Reading
-//! Letter case of keys does not matter, as it does not to the hypervisor: VIC writes `User` and asks for
-//! `user`. What is absent is skipped, so a `#[serde(default)]` struct keeps its defaults. Every fault is reported with its key,
-//! and none hides another: the faulty leaf gets a stand-in and reading goes on. Reading takes time and memory in
-//! proportion to the pairs.
+//! Letter case of keys does not matter, as it does not to the hypervisor: VIC writes `User` and
+//! asks for `user`. What is absent is skipped, so a `#[serde(default)]` struct keeps its defaults.
+//! Every fault is reported with its key, and none hides another: the faulty leaf gets a stand-in
+//! and reading goes on. Reading takes time and memory in proportion to the pairs.
 
 mod decode;
 mod encode;

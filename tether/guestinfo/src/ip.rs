@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::extraconfig::format;
 
-/// An IP address. Read from 4 or 16 bytes; a v4 address is written in 16, the form Go most often holds.
+/// An IP address. Read from 4 or 16 bytes; a v4 address is written in 16, the form Go most often
+/// holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ip(pub IpAddr);
 
@@ -76,7 +77,8 @@ pub(crate) fn address(text: &str) -> Option<IpAddr> {
     Some(v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4))
 }
 
-/// How many leading ones the mask in the base64 `text` has, and of how many bits; `None` if a one follows a zero.
+/// How many leading ones the mask in the base64 `text` has, and of how many bits; `None` if a one
+/// follows a zero.
 pub(crate) fn mask_len(text: &str) -> Option<(u8, u8)> {
     let bytes = STANDARD.decode(text).ok()?;
     let size = match bytes.len() {

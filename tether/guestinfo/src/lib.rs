@@ -1,8 +1,8 @@
-//! The session config of a containerVM: VIC's extraconfig encoding over serde, VMX files, sources and sinks.
+//! The session config of a containerVM: VIC's keys over serde, VMX files, sources and sinks.
 //!
-//! A host describes a containerVM by keys and values that its hypervisor keeps for the VM; the guest finds
-//! them, does what they say, and answers where it may. This crate knows the keys and how to get at them. It starts
-//! nothing, mounts nothing and keeps no clock.
+//! A host describes a containerVM by keys and values that its hypervisor keeps for the VM; the
+//! guest finds them, does what they say, and answers where it may. This crate knows the keys and
+//! how to get at them. It starts nothing, mounts nothing and keeps no clock.
 //!
 //! ```
 //! use guestinfo::{Header, Report, Spec, Started, Vmx};
@@ -26,9 +26,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! To read on: [`spec`] and [`report`] are the data; [`extraconfig`] is the encoding of both, [`vmx`] the file
-//! format; [`source`] says where a guest looks, with [`rpci`] and [`tclo`] for VMware over [`backdoor`]. [`sys`] alone has
-//! `unsafe` code.
+//! To read on: [`spec`] and [`report`] are the data; [`extraconfig`] is the encoding of both,
+//! [`vmx`] the file format; [`source`] says where a guest looks, with [`rpci`] and [`tclo`] for
+//! VMware over [`backdoor`]. [`sys`] alone has `unsafe` code.
 
 #![cfg_attr(
     not(test),

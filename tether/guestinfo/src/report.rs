@@ -118,8 +118,9 @@ impl<'de> Deserialize<'de> for Started {
 }
 
 impl Report {
-    /// Every pair to be written, in the form of the generation that `header` names. Only keys that the guest
-    /// may write are among them: the host's map indexes are not. Empty values are `<nil>`.
+    /// Every pair to be written, in the form of the generation that `header` names. Only keys that
+    /// the guest may write are among them: the host's map indexes are not. Empty values are
+    /// `<nil>`.
     ///
     /// # Errors
     /// A session or network whose name cannot be part of a key.
@@ -133,8 +134,9 @@ impl Report {
         Ok(pairs)
     }
 
-    /// The pairs that differ from those of an earlier report. What that one had and this one has no more is
-    /// taken back: a list gets the length 0 (its index, the last item's number, is −1), anything else `<nil>`.
+    /// The pairs that differ from those of an earlier report. What that one had and this one has no
+    /// more is taken back: a list gets the length 0 (its index, the last item's number, is −1),
+    /// anything else `<nil>`.
     ///
     /// # Errors
     /// As [`Report::to_pairs`].
@@ -151,7 +153,8 @@ impl Report {
         Ok(gone.chain(now.iter().filter(|pair| !known.contains(pair)).cloned()).collect())
     }
 
-    /// Reads a report, as a VCH does, from the pairs of a VM: those of the spec too, which have the map indexes.
+    /// Reads a report, as a VCH does, from the pairs of a VM: those of the spec too, which have the
+    /// map indexes.
     ///
     /// # Errors
     /// Every value that is not what it should be.

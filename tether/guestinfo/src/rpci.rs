@@ -1,7 +1,8 @@
 //! RPCI: the requests that a guest makes of VMware's hypervisor, one channel each.
 //!
-//! A request is a line of text, its reply `1 ` and a payload, or `0 ` and a reason. A channel that a suspend or a
-//! vMotion has taken away is opened anew, once: every request made here may be made twice.
+//! A request is a line of text, its reply `1 ` and a payload, or `0 ` and a reason. A channel that
+//! a suspend or a vMotion has taken away is opened anew, once: every request made here may be made
+//! twice.
 
 use std::str;
 

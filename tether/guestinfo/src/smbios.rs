@@ -1,8 +1,8 @@
-//! SMBIOS OEM strings: a few lines of config that nearly any hypervisor can hand to a guest's firmware tables.
+//! SMBIOS OEM strings, a few lines of config that any hypervisor can hand to a guest's firmware.
 //!
 //! A string that begins with `guestinfo.` is VMX text, one line or several; others are somebody
-//! else's. QEMU: `-smbios 'type=11,value=guestinfo.vice./common/id = "x"'` (a comma in a value is doubled), or
-//! `type=11,path=FILE` for a whole file.
+//! else's. QEMU: `-smbios 'type=11,value=guestinfo.vice./common/id = "x"'` (a comma in a value is
+//! doubled), or `type=11,path=FILE` for a whole file.
 //!
 //! ```text
 //! type 11 │ length ≥ 5 │ handle (2) │ number of strings │ …up to length │ string NUL string NUL … NUL
@@ -33,8 +33,8 @@ impl Default for OemStrings {
     }
 }
 
-/// The largest table that is read, in bytes. One of version 2 has 64 KiB at most; version 3 leaves room
-/// for more, which firmware hardly uses.
+/// The largest table that is read, in bytes. One of version 2 has 64 KiB at most; version 3 leaves
+/// room for more, which firmware hardly uses.
 const MAX_TABLE: u64 = 4 << 20;
 
 impl Source for OemStrings {

@@ -3,9 +3,9 @@
 //! The order in which an agent asks, surest first, since a VM rarely has two:
 //!
 //! 1. VMware's backdoor ([`rpci`](crate::rpci)), if CPUID says that this is VMware;
-//! 2. the same over vsock ([`VsockSource`](crate::rpci::VsockSource)), where the port does not answer;
+//! 2. the same over vsock ([`VsockSource`]), where the port does not answer;
 //! 3. QEMU's fw_cfg ([`FwCfg`]), the item `opt/containervm.vmx` holding VMX lines;
-//! 4. SMBIOS OEM strings ([`OemStrings`](crate::smbios::OemStrings)), for hypervisors that have no more to offer;
+//! 4. SMBIOS OEM strings ([`OemStrings`]), for hypervisors that have no more to offer;
 //! 5. a labelled config disk, holding a VMX file ([`VmxFile`] once it is mounted).
 //!
 //! The first that has anything answers alone; sources are not mixed.
@@ -120,8 +120,8 @@ pub fn first_answering(sources: &[&dyn Source]) -> Result<Answer, NoAnswer> {
     Err(NoAnswer(passed_over))
 }
 
-/// The largest config that is read, in bytes. vSphere holds 1 MiB for a VM; escaping makes up to three
-/// times as much of it, and names come on top.
+/// The largest config that is read, in bytes. vSphere holds 1 MiB for a VM; escaping makes up to
+/// three times as much of it, and names come on top.
 const MAX_CONFIG: u64 = 16 << 20;
 
 /// QEMU's `-fw_cfg name=opt/containervm.vmx,file=…`, as Linux shows it in sysfs.

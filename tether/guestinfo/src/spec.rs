@@ -1,9 +1,9 @@
 //! The spec: everything the host asks of one containerVM, as plain data.
 //!
-//! It is the part of VIC's executor config that a tether can see, under VIC's keys (the mark in each serde
-//! name says who may write it, see [`extraconfig`](crate::extraconfig)), and our own additions below
-//! `guestinfo.vice./link/`, which VIC's programs never ask for. What the guest answers is a
-//! [`Report`](crate::Report).
+//! It is the part of VIC's executor config that a tether can see, under VIC's keys (the mark in
+//! each serde name says who may write it, see [`extraconfig`](crate::extraconfig)), and our own
+//! additions below `guestinfo.vice./link/`, which VIC's programs never ask for. What the guest
+//! answers is a [`Report`](crate::Report).
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,8 @@ pub struct Spec {
     /// The container's id, 64 hexadecimal digits.
     #[serde(rename = "/common/id")]
     pub id: String,
-    /// The container's name. VIC since 0.6 keeps it hidden from the guest; then it is empty in there.
+    /// The container's name. VIC since 0.6 keeps it hidden from the guest; then it is empty in
+    /// there.
     #[serde(rename = "/common/name")]
     pub name: String,
     /// VIC's free text about where it runs; of no meaning to the guest.
@@ -46,7 +47,8 @@ pub struct Spec {
     /// Free text, hidden from the guest.
     #[serde(rename = "-common/notes")]
     pub notes: String,
-    /// When the container was created: nanoseconds since 1970, seconds if older than VIC's plugin version 9.
+    /// When the container was created: nanoseconds since 1970, seconds if older than VIC's plugin
+    /// version 9.
     #[serde(rename = ".createtime")]
     pub create_time: i64,
     /// The short host name; if empty the id gives one, see [`Spec::full_hostname`].
@@ -67,7 +69,8 @@ pub struct Spec {
     /// The volumes, by volume name.
     #[serde(rename = "/mounts")]
     pub mounts: BTreeMap<String, MountSpec>,
-    /// The containerVM's key. VIC keeps its SSH host key here, a PEM text; the link derives its own from the bytes.
+    /// The containerVM's key. VIC keeps its SSH host key here, a PEM text; the link derives its own
+    /// from the bytes.
     #[serde(rename = "/key")]
     pub key: Blob,
     /// How much is to be logged, and whereto.

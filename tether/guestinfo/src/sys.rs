@@ -8,9 +8,10 @@ use crate::backdoor::{Port, Regs};
 
 /// The backdoor of the hypervisor that this program runs on.
 ///
-/// VMware answers its port even to programs that may not use ports, unless a VM's `restrict_backdoor` says
-/// otherwise; then a program needs the right to all ports. It is taken for the one instruction and given back,
-/// since children inherit it, and a refusal (a kernel without `iopl`, or locked down) is passed over.
+/// VMware answers its port even to programs that may not use ports, unless a VM's
+/// `restrict_backdoor` says otherwise; then a program needs the right to all ports. It is taken for
+/// the one instruction and given back, since children inherit it, and a refusal (a kernel without
+/// `iopl`, or locked down) is passed over.
 #[derive(Debug, Clone, Copy)]
 pub struct Backdoor {
     takes_port_rights: bool,
@@ -23,8 +24,9 @@ impl Backdoor {
         cpu::is_vmware().then_some(Self { takes_port_rights: true })
     }
 
-    /// The backdoor, unasked: for a program whose forbidden instructions somebody catches and answers,
-    /// as the tests of this crate do. Without such a one it dies of SIGSEGV at the first use.
+    /// The backdoor, unasked: for a program whose forbidden instructions somebody catches and
+    /// answers, as the tests of this crate do. Without such a one it dies of SIGSEGV at the first
+    /// use.
     pub const fn caught_by_a_tracer() -> Self {
         Self { takes_port_rights: false }
     }
@@ -81,15 +83,15 @@ mod cpu {
         const NO_PORTS: libc::c_long = 0;
         let level = if all { ALL_PORTS } else { NO_PORTS };
         // JUSTIFICATION: neither std nor nix wraps iopl(2), nor does musl's part of libc.
-        // SAFETY: the call takes a number and touches no memory of ours; what the right permits, port access, happens
-        // only in `call`, `send` and `receive`.
+        // SAFETY: the call takes a number and touches no memory of ours; what the right permits,
+        // port access, happens only in `call`, `send` and `receive`.
         unsafe { libc::syscall(libc::SYS_iopl, level) == 0 }
     }
 
     /// Executes one instruction between loading all of [`Regs`] and storing them.
     ///
-    /// RBX and RBP are not ours to name as operands (LLVM keeps them), so they are saved in R9 and R10, which the
-    /// hypervisor leaves alone, as it does R8, the address of the registers.
+    /// RBX and RBP are not ours to name as operands (LLVM keeps them), so they are saved in R9 and
+    /// R10, which the hypervisor leaves alone, as it does R8, the address of the registers.
     macro_rules! with_registers {
         ($regs:expr, $($instruction:literal),+) => {
             asm!(
@@ -126,17 +128,19 @@ mod cpu {
     }
 
     pub(super) fn call(regs: &mut Regs) {
-        // JUSTIFICATION: no safe wrapper for port input exists in std, and every register carries data.
-        // SAFETY: R8 points to `regs`, which is `repr(C)`, seven 64-bit fields in the order of the offsets, and
-        // exclusively borrowed. `in` touches no memory; all registers changed are declared or restored.
+        // JUSTIFICATION: no safe wrapper for port input exists in std, and every register carries
+        // data.
+        // SAFETY: R8 points to `regs`, which is `repr(C)`, seven 64-bit fields in the order of the
+        // offsets, and exclusively borrowed. `in` touches no memory; all registers changed are
+        // declared or restored.
         unsafe { with_registers!(regs, "in eax, dx") }
     }
 
     pub(super) fn send(regs: &mut Regs, data: &[u8]) {
         (regs.rcx, regs.rsi) = (data.len() as u64, data.as_ptr().expose_provenance() as u64);
         // JUSTIFICATION: as above; the bytes go by string output.
-        // SAFETY: as above, and `rep outsb` reads RCX bytes upwards (`cld`) from RSI: exactly `data`, borrowed for
-        // the call, its provenance exposed.
+        // SAFETY: as above, and `rep outsb` reads RCX bytes upwards (`cld`) from RSI: exactly
+        // `data`, borrowed for the call, its provenance exposed.
         unsafe { with_registers!(regs, "cld", "rep outsb") }
     }
 
@@ -144,8 +148,9 @@ mod cpu {
         (regs.rcx, regs.rdi) =
             (buffer.len() as u64, buffer.as_mut_ptr().expose_provenance() as u64);
         // JUSTIFICATION: as above; the bytes come by string input.
-        // SAFETY: as above, and `rep insb` writes at most RCX bytes upwards (`cld`) from RDI: within `buffer`,
-        // exclusively borrowed for the call, its provenance exposed. Any byte is a valid `u8`.
+        // SAFETY: as above, and `rep insb` writes at most RCX bytes upwards (`cld`) from RDI:
+        // within `buffer`, exclusively borrowed for the call, its provenance exposed. Any byte is a
+        // valid `u8`.
         unsafe { with_registers!(regs, "cld", "rep insb") }
     }
 }

@@ -1,8 +1,9 @@
 //! TCLO: what VMware's hypervisor asks of the tools in a guest, and what this toolbox answers.
 //!
-//! The host has no way to call a guest, so the guest comes by and asks: it sends the reply to the last
-//! request (at first an empty one), and receives the next, if there is one. A request is a name, a blank and arguments; a
-//! reply is `OK` with a result, `ERR` with a reason, or `Unknown Command`.
+//! The host has no way to call a guest, so the guest comes by and asks: it sends the reply to the
+//! last request (at first an empty one), and receives the next, if there is one. A request is a
+//! name, a blank and arguments; a reply is `OK` with a result, `ERR` with a reason, or `Unknown
+//! Command`.
 //!
 //! | request | what is done |
 //! |---|---|
@@ -14,8 +15,9 @@
 //! | `OS_Halt`, `OS_Reboot` | acknowledged; the agent is to stop in order, then power off or restart |
 //! | `OS_PowerOn`, `OS_Resume`, `OS_Suspend` | acknowledged |
 //!
-//! [`Toolbox`] is the state machine, without a clock or a channel. [`Conversation`] carries it over a channel and says
-//! how long to wait before the next visit: the backdoor has no event to wait for.
+//! [`Toolbox`] is the state machine, without a clock or a channel. [`Conversation`] carries it over
+//! a channel and says how long to wait before the next visit: the backdoor has no event to wait
+//! for.
 
 use std::time::Duration;
 
@@ -70,8 +72,8 @@ impl Toolbox {
         Self::default()
     }
 
-    /// What the guest's interfaces have now. The requests to make for it, none if nothing changed or the host does not
-    /// want to know.
+    /// What the guest's interfaces have now. The requests to make for it, none if nothing changed
+    /// or the host does not want to know.
     pub fn set_nics(&mut self, nics: Vec<Nic>) -> Vec<Vec<u8>> {
         if self.nics == nics {
             return Vec::new();
@@ -236,7 +238,8 @@ impl<P: Port + Clone> Conversation<P> {
 /// How long a lost channel is left alone.
 const AFTER_A_LOSS: Duration = Duration::from_secs(5);
 
-/// 10, 20, 40, 80, then 100 ms: a host that talks is answered at once, an idle one costs ten visits a second.
+/// 10, 20, 40, 80, then 100 ms: a host that talks is answered at once, an idle one costs ten visits
+/// a second.
 fn idle_wait(n_idle: u32) -> Duration {
     const SHORTEST: Duration = Duration::from_millis(10);
     const LONGEST: Duration = Duration::from_millis(100);

@@ -7,19 +7,21 @@
 //! <ws> # comment, or nothing                               kept as it is
 //! ```
 //!
-//! **Values** are escaped: `|XX` is the byte with that hexadecimal number, and `"`, `|`, DEL and every
-//! control byte but tab are written so (`|22`, `|7C`, `|0A`). A `|` that two hexadecimal digits do not
-//! follow stands for itself, as it does for VMware.
+//! **Values** are escaped: `|XX` is the byte with that hexadecimal number, and `"`, `|`, DEL and
+//! every control byte but tab are written so (`|22`, `|7C`, `|0A`). A `|` that two hexadecimal
+//! digits do not follow stands for itself, as it does for VMware.
 //!
 //! **Names** are compared without regard to ASCII case, and a name given twice is an error. VMware
-//! writes names exactly as they are, so VIC's `guestinfo.vice./sessions|ID/tty` stands in a real file
-//! with its bare `|`; other tools escape it. Both are read: in a name `|7C` is a `|`, and nothing else is
-//! an escape, since `mounts|2023-data` must not turn into `mounts`, a blank and `23-data`. A name is
-//! written bare, except that a `|` which would read as `|7C` is itself written `|7C`. Bytes that the
-//! format has no room for in a name (blanks, `=`, `#`, `"`, NUL, line ends, a byte order mark) are refused by [`Vmx::set`].
+//! writes names exactly as they are, so VIC's `guestinfo.vice./sessions|ID/tty` stands in a real
+//! file with its bare `|`; other tools escape it. Both are read: in a name `|7C` is a `|`, and
+//! nothing else is an escape, since `mounts|2023-data` must not turn into `mounts`, a blank and
+//! `23-data`. A name is written bare, except that a `|` which would read as `|7C` is itself written
+//! `|7C`. Bytes that the format has no room for in a name (blanks, `=`, `#`, `"`, NUL, line ends, a
+//! byte order mark) are refused by [`Vmx::set`].
 //!
-//! Reading is one pass and linear. What is not touched is printed back byte for byte, CRLF included;
-//! a byte order mark is dropped. Text is UTF-8: another `.encoding` is an error once a byte needs it.
+//! Reading is one pass and linear. What is not touched is printed back byte for byte, CRLF
+//! included; a byte order mark is dropped. Text is UTF-8: another `.encoding` is an error once a
+//! byte needs it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -96,8 +98,8 @@ impl Vmx {
     /// Reads a VMX file from its text or bytes.
     ///
     /// # Errors
-    /// The first line that is neither an entry, nor a comment, nor empty; that repeats a name (both lines
-    /// are named); or that is not UTF-8.
+    /// The first line that is neither an entry, nor a comment, nor empty; that repeats a name (both
+    /// lines are named); or that is not UTF-8.
     pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, VmxError> {
         let mut bytes = text.as_ref();
         while let Some(rest) = bytes.strip_prefix(b"\xEF\xBB\xBF") {
@@ -134,7 +136,8 @@ impl Vmx {
             .map(|entry| (entry.name.as_str(), entry.value.as_str()))
     }
 
-    /// Gives `name` a value: on its line, with its spelling and comment, if it has one; else on a new last line.
+    /// Gives `name` a value: on its line, with its spelling and comment, if it has one; else on a
+    /// new last line.
     ///
     /// # Errors
     /// A name that the format cannot hold.

@@ -3,7 +3,8 @@
 
 use guestinfo::{Header, Report, Spec};
 
-/// A key (`ID` and `E1` as VIC's documents have them), a value, and the value as we write it if that differs.
+/// A key (`ID` and `E1` as VIC's documents have them), a value, and the value as we write it if
+/// that differs.
 struct Row(&'static str, &'static str, Option<&'static str>);
 
 const fn row(key: &'static str, value: &'static str) -> Row {

@@ -29,7 +29,8 @@ impl<P: Port> fmt::Debug for Channel<P> {
 
 impl<P: Port> Drop for Channel<P> {
     fn drop(&mut self) {
-        // Whether it succeeds makes no difference to anyone: the hypervisor reclaims a channel that it lost.
+        // Whether it succeeds makes no difference to anyone: the hypervisor reclaims a channel that
+        // it lost.
         self.call(Step::Close, 0);
     }
 }

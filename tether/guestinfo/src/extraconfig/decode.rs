@@ -111,7 +111,8 @@ pub fn from_lookup<T: DeserializeOwned>(header: Header, lookup: &dyn Lookup) -> 
     }
 }
 
-/// How many faults are told; what follows them is one more that says so. A short value can hold many.
+/// How many faults are told; what follows them is one more that says so. A short value can hold
+/// many.
 const MAX_ERRORS: usize = 1000;
 
 /// One pass over the values.
@@ -162,7 +163,8 @@ fn error_at(key: &Key, value: Option<&str>, expected: String) -> DecodeError {
     DecodeError { key: key.to_string(), found, expected }
 }
 
-/// A fault that serde or a type's own `Deserialize` found; the innermost field that it passes through is its key.
+/// A fault that serde or a type's own `Deserialize` found; the innermost field that it passes
+/// through is its key.
 #[derive(Debug)]
 struct Fault {
     key: Option<Key>,

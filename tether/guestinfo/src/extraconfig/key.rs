@@ -36,9 +36,10 @@ pub enum Access {
 /// A key, built from the root downwards.
 ///
 /// The separator after the header is the mark of access, and it rules the whole path: a read-write
-/// field below a read-only parent turns every `/` of the path into `.`, a read-only one does the reverse, and a
-/// hidden one drops header and mark. A map entry's name is part of the path and is turned as well, so children of `vol.1`
-/// are found under `vol/1`; two names that differ only so cannot be told apart (nor can VIC).
+/// field below a read-only parent turns every `/` of the path into `.`, a read-only one does the
+/// reverse, and a hidden one drops header and mark. A map entry's name is part of the path and is
+/// turned as well, so children of `vol.1` are found under `vol/1`; two names that differ only so
+/// cannot be told apart (nor can VIC).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     header: Header,
@@ -113,8 +114,8 @@ impl Key {
         self.non_persistent
     }
 
-    /// The key without header, mark and suffixes, in lower case and with `/` throughout: equal for all the
-    /// spellings that the children and the index of one value have.
+    /// The key without header, mark and suffixes, in lower case and with `/` throughout: equal for
+    /// all the spellings that the children and the index of one value have.
     pub(super) fn canonical(&self) -> String {
         canonical_path(&self.path)
     }

@@ -1,4 +1,4 @@
-//! Where the decoder finds values: a lookup by key that, like the hypervisor's, ignores the case of letters.
+//! The place where the decoder finds values, by key and, like the hypervisor, in any letter case.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -23,7 +23,8 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Indexes `pairs` for reading below `header`. Of two keys that differ in case only the first counts.
+    /// Indexes `pairs` for reading below `header`. Of two keys that differ in case only the first
+    /// counts.
     pub fn new<K, V>(header: Header, pairs: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: AsRef<str>,

@@ -4,8 +4,8 @@
 //! length (4) │ 1 │ 1 │ type, low half │ high half │ 2 │ 2 │ length │ the request or reply
 //!             └ number, field 1: 1 = data        └ text, field 2: the payload
 //! ```
-//! All numbers are 32 bits, big-endian; a packet's length counts what follows it. Fields come in any order; unknown ones of
-//! the two known kinds are skipped.
+//! All numbers are 32 bits, big-endian; a packet's length counts what follows it. Fields come in
+//! any order; unknown ones of the two known kinds are skipped.
 
 use std::io::{self, Read, Write};
 
@@ -48,7 +48,8 @@ impl From<io::Error> for PacketError {
     }
 }
 
-/// Requests and replies on a stream, one after the other. After a failure of the stream it is of no more use.
+/// Requests and replies on a stream, one after the other. After a failure of the stream it is of no
+/// more use.
 #[derive(Debug)]
 pub struct Packets<S> {
     stream: S,

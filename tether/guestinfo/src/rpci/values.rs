@@ -12,8 +12,8 @@ use crate::sink::{Sink, SinkError};
 use crate::source::{Source, SourceError};
 use crate::sys::Backdoor;
 
-/// VMware's guestinfo, read key by key: the hypervisor lists none, so every key that a spec could have
-/// is asked for, and what there is guides what else could be.
+/// VMware's guestinfo, read key by key: the hypervisor lists none, so every key that a spec could
+/// have is asked for, and what there is guides what else could be.
 pub struct RpciSource<R = Backdoor> {
     host: Option<RefCell<R>>,
 }

@@ -6,8 +6,9 @@ use super::{MountSpec, NetworkSpec, SessionSpec, Spec};
 
 /// The difference between two specs, as far as a running container can follow it.
 ///
-/// A session, network or volume that is no longer mentioned is left alone: VIC's host programs push only
-/// what is new, and a key once written is never deleted. To end a session its `active` is set to false.
+/// A session, network or volume that is no longer mentioned is left alone: VIC's host programs push
+/// only what is new, and a key once written is never deleted. To end a session its `active` is set
+/// to false.
 #[derive(Debug, Default, PartialEq)]
 pub struct Changes<'a> {
     /// Sessions to start that were not there, or not active, before.
@@ -24,7 +25,8 @@ pub struct Changes<'a> {
     pub mounts: Vec<(&'a str, &'a MountSpec)>,
     /// Whether how much is to be logged has changed.
     pub diagnostics: bool,
-    /// What has changed but is fixed once a container runs, each by its key: to be told to the operator.
+    /// What has changed but is fixed once a container runs, each by its key: to be told to the
+    /// operator.
     pub fixed: Vec<String>,
 }
 

@@ -2,14 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How output and commands travel between the guest and the multiplexer. Ours, below `guestinfo.vice./link/`.
+/// How output and commands travel between the guest and the multiplexer. Ours, below
+/// `guestinfo.vice./link/`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct LinkSpec {
     /// Whether packets are encrypted and authenticated.
     #[serde(rename = "/protection")]
     pub protection: Protection,
-    /// How many seconds the guest waits at its end for the multiplexer to have all output safe, before it powers off.
+    /// How many seconds the guest waits at its end for the multiplexer to have all output safe,
+    /// before it powers off.
     #[serde(rename = "/linger")]
     pub linger: u64,
     /// What happens to a process whose output nobody takes.
@@ -18,8 +20,8 @@ pub struct LinkSpec {
 }
 
 impl LinkSpec {
-    /// [`LinkSpec::linger`] when nothing is said, in seconds: a multiplexer's restart fits in, and a VM
-    /// whose multiplexer is gone for good does not hold its memory for long.
+    /// [`LinkSpec::linger`] when nothing is said, in seconds: a multiplexer's restart fits in, and
+    /// a VM whose multiplexer is gone for good does not hold its memory for long.
     pub const DEFAULT_LINGER: u64 = 30;
 }
 

@@ -28,7 +28,8 @@ pub(super) fn primary(nics: &[Nic]) -> Option<Ipv4Addr> {
     .next()
 }
 
-/// The RPCI request that reports the interfaces: `SetGuestInfo`, two blanks, what kind of info, and XDR.
+/// The RPCI request that reports the interfaces: `SetGuestInfo`, two blanks, what kind of info, and
+/// XDR.
 pub(super) fn request(nics: &[Nic]) -> Vec<u8> {
     const NIC_INFO_V3: u32 = 3;
     let mut xdr = Xdr(b"SetGuestInfo  9 ".to_vec());
@@ -72,7 +73,8 @@ impl Xdr {
         self
     }
 
-    /// An address (its kind as in RFC 4001), its prefix length, and that it is usable; not where it came from.
+    /// An address (its kind as in RFC 4001), its prefix length, and that it is usable; not where it
+    /// came from.
     fn address(&mut self, net: &IpNet) {
         const PREFERRED: u32 = 1;
         match net.addr {

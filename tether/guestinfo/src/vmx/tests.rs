@@ -1,4 +1,4 @@
-//! Tests of the VMX reader and writer: the line grammar, the escapes, and what an edit leaves alone.
+//! Tests of the VMX reader and writer: line grammar, escapes, and what an edit leaves alone.
 
 use proptest::prelude::*;
 

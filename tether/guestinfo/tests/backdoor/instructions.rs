@@ -1,4 +1,4 @@
-//! The same scenarios with the real instructions: this test program runs itself once more, traced, as the guest.
+//! The scenarios with the real instructions: this program runs itself, traced, as the guest.
 
 use std::process::Command;
 

@@ -1,5 +1,4 @@
-//! VMware's backdoor against an emulator of the hypervisor's side: once called directly, and once with the
-//! real instructions, caught in another process.
+//! VMware's backdoor against an emulated hypervisor, called directly and by real instructions.
 #![allow(missing_docs, reason = "a test has no readers of its API")]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 

@@ -1,4 +1,4 @@
-//! The emulated hypervisor against clients of VMware's own making: `vmware-rpctool` and `vmtoolsd` of open-vm-tools.
+//! The emulated hypervisor against VMware's own clients, `vmware-rpctool` and `vmtoolsd`.
 
 use std::path::Path;
 use std::process::Command;
@@ -45,7 +45,8 @@ fn vmwares_own_client_reads_and_writes_values() {
 
 const VMTOOLSD: &str = "/usr/bin/vmtoolsd";
 
-/// What is asked of VMware's own daemon. Nothing that changes power: it would do it, to this machine.
+/// What is asked of VMware's own daemon. Nothing that changes power: it would do it, to this
+/// machine.
 const SAID: [&str; 4] = ["reset", "ping", "Capabilities_Register", "ping"];
 
 fn has_said_all(hypervisor: &Hypervisor) -> bool {

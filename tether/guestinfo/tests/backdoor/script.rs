@@ -1,12 +1,12 @@
-//! What a guest does in a scenario, as lines of text, so that another process can be told to do the same.
+//! What a guest does in a scenario, as text, so that another process can be told the same.
 
 use guestinfo::backdoor::Port;
 use guestinfo::rpci::{self, Requests as _};
 
 /// Does what each line of `script` says and tells what came of it, a line each.
 ///
-/// `get KEY` · `set KEY TEXT` (`\n` in the text is a line break) · `fill KEY BYTES` · `length KEY` · `raw REQUEST`
-/// · `version`
+/// `get KEY` · `set KEY TEXT` (`\n` in the text is a line break) · `fill KEY BYTES` · `length KEY`
+/// · `raw REQUEST` · `version`
 pub(crate) fn run(port: &mut dyn Port, script: &str) -> Vec<String> {
     script.lines().map(|line| run_line(port, line)).collect()
 }

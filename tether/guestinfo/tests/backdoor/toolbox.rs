@@ -1,4 +1,4 @@
-//! The toolbox in conversation with the emulated host, called directly and by the real instructions.
+//! The toolbox in conversation with the emulated host, directly and by the real instructions.
 
 use guestinfo::backdoor::{Port, Protocol, Step};
 use guestinfo::tclo::{Conversation, Nic, PowerChange, Toolbox};

@@ -1,8 +1,9 @@
 //! Runs a program under ptrace and answers its forbidden instructions with the emulated hypervisor.
 //!
-//! `in`, `rep insb` and `rep outsb` raise SIGSEGV in a program that may not use ports; the tracer sees the signal
-//! first, looks at the instruction, answers at register level, steps over it and keeps the signal to itself. CPUID is not
-//! forbidden, so where a program is to believe that it runs on VMware, each CPUID in its text is replaced by a breakpoint.
+//! `in`, `rep insb` and `rep outsb` raise SIGSEGV in a program that may not use ports; the tracer
+//! sees the signal first, looks at the instruction, answers at register level, steps over it and
+//! keeps the signal to itself. CPUID is not forbidden, so where a program is to believe that it
+//! runs on VMware, each CPUID in its text is replaced by a breakpoint.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -32,7 +33,8 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
     /// How many instructions were answered: `in`, `rep outsb`, `rep insb`, CPUID.
     pub(crate) answered: [usize; 4],
-    /// After how many of the first [`WATCHED`] of our own the compiler's registers, RBX and RBP, came back.
+    /// After how many of the first [`WATCHED`] of our own the compiler's registers, RBX and RBP,
+    /// came back.
     pub(crate) restored: usize,
 }
 
@@ -65,7 +67,8 @@ pub(crate) fn run(hypervisor: &mut Hypervisor, command: &mut Command, as_vmware:
     run_until(hypervisor, command, as_vmware, |_| false)
 }
 
-/// Runs `command` to its end, or until the hypervisor has come to where `done` holds and the program is killed.
+/// Runs `command` to its end, or until the hypervisor has come to where `done` holds and the
+/// program is killed.
 #[expect(clippy::zombie_processes, reason = "the tracer waits for it, as for any tracee")]
 pub(crate) fn run_until(
     hypervisor: &mut Hypervisor,
@@ -91,7 +94,8 @@ pub(crate) fn run_until(
     let (ended, too_late) = mpsc::channel::<()>();
     let watch = thread::spawn(move || {
         if too_late.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Its end, with this signal, fails the test; a program that ended just now is no matter.
+            // Its end, with this signal, fails the test; a program that ended just now is no
+            // matter.
             kill(main, Signal::SIGKILL).unwrap_or_default();
         }
     });
@@ -229,7 +233,8 @@ impl Tracer<'_> {
     }
 }
 
-/// Whether RBX and RBP are `rbx` and `rbp` again after a few more steps; our code keeps them in R9 and R10.
+/// Whether RBX and RBP are `rbx` and `rbp` again after a few more steps; our code keeps them in R9
+/// and R10.
 fn comes_back(pid: Pid, rbx: u64, rbp: u64) -> Option<bool> {
     const STEPS: usize = 16;
     for _ in 0..STEPS {

@@ -46,8 +46,8 @@ impl<'a> Items<'a> {
         Self { list, parts: parts.into_iter(), at: 0, length, n_found: 0 }
     }
 
-    /// Whether there is an item at `key`. The first missing one ends the list, however long it says it
-    /// is: what reading costs is bounded by what is there.
+    /// Whether there is an item at `key`. The first missing one ends the list, however long it says
+    /// it is: what reading costs is bounded by what is there.
     fn reaches(&mut self, key: &Key) -> bool {
         let pass = self.list.pass;
         let found_before = std::mem::replace(&mut self.n_found, pass.n_found.get());

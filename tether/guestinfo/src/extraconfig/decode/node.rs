@@ -1,4 +1,4 @@
-//! One place of the key tree as a serde deserializer: looks up what it is asked for, when it is asked.
+//! One place of the key tree as a serde deserializer, which looks up what it is asked for.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -11,7 +11,8 @@ use super::super::{format, scalar::unescape_nil};
 use super::access::{Entries, Fields, Items};
 use super::{Fault, Key, Pass};
 
-/// The most entries that a map may have. An entry costs far more memory than its name does in the index.
+/// The most entries that a map may have. An entry costs far more memory than its name does in the
+/// index.
 const MAX_NAMES: usize = 10_000;
 
 /// A key, and for an item of a joined list or the name of a map's entry also its text.
@@ -34,7 +35,8 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The value as a `T`; the default if it is absent or empty (as VIC has it) or, told, if it is no `T`.
+    /// The value as a `T`; the default if it is absent or empty (as VIC has it) or, told, if it is
+    /// no `T`.
     fn number<T: FromStr + Default>(mut self, expected: &str) -> T {
         let Some(text) = self.text().filter(|text| !text.is_empty()) else { return T::default() };
         text.parse().unwrap_or_else(|_| {
