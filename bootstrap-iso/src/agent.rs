@@ -1,8 +1,8 @@
 //! The agent's executable, built from this checkout when none is given.
 
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 
 use debian::{DebianError, Tell, rust_target};
 
@@ -75,25 +75,43 @@ pub fn check(path: &Path) -> Result<(), AgentError> {
 
 /// Builds the agent of the checkout at `root` into `target_dir`; gives its executable.
 ///
-/// cargo's progress goes to this process's standard error.
+/// cargo's words go to this process's standard error, unless there was nothing to do.
 ///
 /// # Errors
 /// No musl target, no cargo, or code that does not compile.
 pub fn build(root: &Path, target_dir: &Path, tell: Tell<'_>) -> Result<PathBuf, AgentError> {
     rust_target(TARGET, tell)?;
-    tell("building the agent, tether");
     // Set by cargo for what it runs: the same cargo builds the agent.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let mut child = Command::new(cargo)
         .current_dir(root)
         .args(["build", "--profile", PROFILE, "--package", "tether", "--target", TARGET])
         .arg("--target-dir")
         .arg(target_dir)
-        .status()
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(AgentError::NoCargo)?;
+    if let Some(words) = child.stderr.take() {
+        relay(words, tell);
+    }
+    let status = child.wait().map_err(AgentError::NoCargo)?;
     match status.success() {
         true => Ok(target_dir.join(TARGET).join(PROFILE).join("tether")),
         false => Err(AgentError::Failed(status)),
+    }
+}
+
+// cargo says little when there is nothing to do, and then nothing should be said here.
+fn relay(words: ChildStderr, tell: Tell<'_>) {
+    let mut told = false;
+    for line in BufReader::new(words).lines().map_while(Result::ok) {
+        if !told && line.contains("Compiling") {
+            tell("building the agent, tether");
+            told = true;
+        }
+        if told || !line.contains("Finished") {
+            eprintln!("{line}");
+        }
     }
 }
 

@@ -43,12 +43,13 @@ pub enum End {
 pub struct Session {
     attach: Attach,
     attached: answer::Attached,
+    signals: Vec<(i32, Signal)>,
     sender: Sender,
     receiver: Receiver,
 }
 
 impl Session {
-    /// Attaches; nothing is read or shown yet.
+    /// Attaches; nothing is read or shown yet, but signals are the process's from now on.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -57,7 +58,10 @@ impl Session {
         let body = request::Attach { container, stdin, from_start, next_run };
         let (sender, mut receiver) = client.open(request::Body::Attach(body)).await?;
         match client::next(&mut receiver).await? {
-            answer::Body::Attached(attached) => Ok(Self { attach, attached, sender, receiver }),
+            answer::Body::Attached(attached) => {
+                let signals = if attach.sig_proxy { proxied()? } else { Vec::new() };
+                Ok(Self { attach, attached, signals, sender, receiver })
+            }
             _ => Err(ClientError::Odd),
         }
     }
@@ -67,14 +71,13 @@ impl Session {
     /// # Errors
     /// [`ClientError`], also for a terminal or output that cannot be used.
     pub async fn run(self) -> Result<End, ClientError> {
-        let Self { attach, attached, mut sender, mut receiver } = self;
+        let Self { attach, attached, mut signals, mut sender, mut receiver } = self;
         let tty = attached.tty;
         let stdin = attach.stdin && attached.open_stdin;
         let raw = if tty && stdin { Raw::enter()? } else { None };
         let mut typed = raw.as_ref().map(|_| Typed::new(attach.detach_keys));
         let mut keys = stdin.then(read_stdin);
         let mut resized = signal(SignalKind::window_change())?;
-        let mut signals = if attach.sig_proxy { proxied()? } else { Vec::new() };
         if tty {
             send_size(&mut sender).await?;
         }

@@ -37,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a command in a new containerVM
-    Run(run::Run),
+    Run(Box<run::Run>),
     /// Start a containerVM that a VMX file describes, or that has ended
     Start(start::Start),
     /// List containerVMs

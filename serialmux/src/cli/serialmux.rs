@@ -8,6 +8,7 @@ use crate::place::Place;
 use crate::terminal::DetachKeys;
 use crate::{clock, moment, signals};
 use anyhow::{Context, bail};
+use base64::Engine;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -164,7 +165,10 @@ impl Cli {
             Command::Wait { containers } => {
                 each(containers, |name| {
                     let client = &client;
-                    async move { Ok(println!("{}", client.wait(name).await?.code)) }
+                    async move {
+                        println!("{}", client.wait(name).await?.code);
+                        Ok(())
+                    }
                 })
                 .await
             }
@@ -249,6 +253,14 @@ pub fn registration(vmx: &std::path::Path) -> anyhow::Result<request::Register> 
         Ok(spec) => spec,
         Err(errors) => bail!("{}: {errors}", vmx.display()),
     };
+    if spec.key.0.is_empty() {
+        let fresh = base64::engine::general_purpose::STANDARD.encode(containervm::identity::key()?);
+        bail!(
+            "{}: no key that VM and serialmux share; add the line  guestinfo.vice./key = \"{fresh}\"  \
+             (made for you just now)",
+            vmx.display()
+        );
+    }
     let primary = spec.primary().with_context(|| vmx.display().to_string())?;
     let name =
         [parsed.get("displayName").unwrap_or_default(), spec.name.as_str(), spec.id.as_str()]

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 /// Exits with the command's status; 125 if containervm itself failed, 126 if the command cannot be
 /// run, 127 if it is not there, 128 + n if signal n ended it.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub(super) struct Run {
     /// Keep standard input open
     #[arg(short, long)]
@@ -53,7 +54,7 @@ pub(super) struct Run {
     /// Instead of the image's entry point
     #[arg(long)]
     entrypoint: Option<String>,
-    /// The VM's memory (512m, 1g) [default: 256m]
+    /// The VM's memory (512m, 1g) [default: 512m]
     #[arg(short, long)]
     memory: Option<String>,
     /// The VM's processors

@@ -133,11 +133,12 @@ fn prepare(surroundings: &Surroundings, vm: &Vm, iso: Option<PathBuf>) -> anyhow
     let Surroundings { home, .. } = surroundings;
     let (machine, _) = Machine::load(&vm.vmx())?;
     debian::ensure(&qemu::needs(&machine), &mut tell)?;
-    let iso = std::path::absolute(crate::iso::find(iso)?)?;
-    let kernel = Kernel::of_iso(&iso, home)?;
+    let bootstrap = std::path::absolute(crate::iso::find(iso)?)?;
+    let iso = machine.iso(Some(&bootstrap)).unwrap_or(&bootstrap);
+    let kernel = Kernel::of_iso(iso, home)?;
     let accel = Accel::decide(&kernel, home, &mut tell)?;
     let kernel = (machine.boot == Boot::Direct).then_some(kernel);
-    let facts = Facts { dir: vm.dir.clone(), accel, bootstrap_iso: Some(iso), kernel };
+    let facts = Facts { dir: vm.dir.clone(), accel, bootstrap_iso: Some(bootstrap), kernel };
     let command = QemuCommand::new(&machine, &facts)?;
     Ok(Prepared { machine, command })
 }
