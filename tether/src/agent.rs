@@ -35,6 +35,9 @@ use crate::{identity, reap, sys};
 /// How long a disk is awaited on the usual controllers before IDE and SATA are probed as well.
 const FAST_DISK_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a machine that is asked to stop goes on offering what the multiplexer has not taken.
+const STOP_LINGER: Duration = Duration::from_secs(2);
+
 /// How often session and link take turns before other events are looked at.
 const ROUNDS: u32 = 8;
 
@@ -77,6 +80,8 @@ enum Event {
     Stop,
     /// The kernel announces a device.
     Device(Announcement),
+    /// The kernel's announcements have ended for good.
+    NoMoreDevices(io::Error),
     /// The start has succeeded or failed.
     Outcome(Option<FailureRecord>),
 }
@@ -99,7 +104,8 @@ struct Agent {
     spec: Spec,
     drivers: Drivers,
     scsi: ScsiHosts,
-    uevents: UeventSocket,
+    /// Absent after it has failed: what runs goes on without new devices.
+    uevents: Option<UeventSocket>,
     uplink: Uplink,
     session: Session,
     disk: DiskWait,
@@ -141,7 +147,7 @@ pub async fn run(switches: &Switches) -> Result<(), AgentError> {
         spec,
         drivers,
         scsi: ScsiHosts::default(),
-        uevents,
+        uevents: Some(uevents),
         uplink,
         session,
         disk,
@@ -190,14 +196,19 @@ impl Agent {
                 None => std::future::pending().await,
             }
         };
-        let device = |error| AgentError::Kernel { step: "listen to device announcements", error };
+        let announcement = async {
+            match &self.uevents {
+                Some(uevents) => uevents.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = std::future::ready(()), if self.busy => Ok(Event::Progress),
             moved = self.uplink.wait() => moved.map(|()| Event::Progress).map_err(|e| UplinkError::from(e).into()),
             () = self.session.wait() => Ok(Event::Progress),
             event = signals.next() => Ok(event),
             outcome = self.session.outcome() => Ok(Event::Outcome(outcome)),
-            announcement = self.uevents.next() => announcement.map(Event::Device).map_err(device),
+            announcement = announcement => Ok(announcement.map_or_else(Event::NoMoreDevices, Event::Device)),
             () = timer => Ok(Event::Progress),
         }
     }
@@ -219,6 +230,10 @@ impl Agent {
                 }
             }
             Event::Device(Announcement::Event(event)) => self.device(&event)?,
+            Event::NoMoreDevices(error) => {
+                warn!("device announcements have ended: {error}");
+                self.uevents = None;
+            }
             Event::Device(Announcement::Overrun) => {
                 self.drivers.look();
                 self.look_for_disk()?;
@@ -318,6 +333,9 @@ impl Agent {
             self.stopping = true;
         }
         self.session.stop(&mut self.uplink);
+        // Whoever stops a machine whose process has ended does not want to wait for the multiplexer for long.
+        let soon = Instant::now() + STOP_LINGER;
+        self.linger_until = self.linger_until.map(|until| until.min(soon));
     }
 
     fn device(&mut self, event: &Uevent) -> Result<(), AgentError> {

@@ -22,6 +22,8 @@ pub mod console;
 pub mod environment;
 pub mod identity;
 pub mod line;
+#[cfg(test)]
+mod peer;
 pub mod power;
 pub mod process;
 pub mod reap;

@@ -64,7 +64,7 @@ impl Line {
     }
 
     /// Uses a descriptor that is already set up.
-    fn over(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn over(fd: OwnedFd) -> io::Result<Self> {
         crate::stdio::set_nonblocking(&fd)?;
         Ok(Self { fd: sys::watch(fd)? })
     }

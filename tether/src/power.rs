@@ -1,14 +1,24 @@
 //! The end of the machine: everything stopped, written and unmounted, then off. PID 1 never just exits.
 
+use std::os::fd::AsFd;
 use std::panic::{self, PanicHookInfo};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid, sync};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::rootfs::MOUNT_POINT;
 use crate::{reap, sys};
+
+/// How long killed processes may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ends all processes, writes everything to disk and powers off.
 pub fn off() -> ! {
@@ -20,11 +30,28 @@ pub fn off() -> ! {
     cut()
 }
 
-/// Collects children until none is left. SIGKILL cannot be refused, so this ends.
+/// Collects children until none is left, or until [`PATIENCE`] is over: a process that hangs in the kernel on
+/// a dead device cannot be killed and must not keep the machine on.
 fn wait_for_all() {
-    // ECHILD ends it.
-    while nix::sys::wait::waitpid(Pid::from_raw(-1), None).is_ok() {}
-    reap::collect();
+    let mut sigchld = SigSet::empty();
+    sigchld.add(Signal::SIGCHLD);
+    // Blocked and awaited: the order "look, then wait" has no gap then.
+    let watched =
+        sigchld.thread_block().and_then(|()| SignalFd::with_flags(&sigchld, SfdFlags::SFD_CLOEXEC));
+    let Ok(watched) = watched else { return };
+    let end = Instant::now() + PATIENCE;
+    while waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) != Err(Errno::ECHILD) {
+        reap::collect();
+        let left = PollTimeout::try_from(end.saturating_duration_since(Instant::now()))
+            .unwrap_or(PollTimeout::ZERO);
+        if left == PollTimeout::ZERO {
+            return warn!("some processes do not end, the machine stops without them");
+        }
+        if let Ok(1..) = poll(&mut [PollFd::new(watched.as_fd(), PollFlags::POLLIN)], left) {
+            // Taken off, so that the next wait is for the next one.
+            let _taken = watched.read_signal();
+        }
+    }
 }
 
 /// Unmounts the container's disk; when something still holds it, leaves it clean by other means.

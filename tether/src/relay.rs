@@ -51,13 +51,15 @@ pub struct OutputRelay {
     capacity: usize,
     entry: Vec<u8>,
     stuck: bool,
+    /// Nobody wants the output any more: it is read, so that the process goes on, and dropped.
+    discarding: bool,
 }
 
 impl OutputRelay {
     /// Relays into a channel that was just opened.
     pub fn new(channel: ChannelId, tty: bool, link: &Link) -> Self {
         let (writer, entry, capacity) = (Writer::default(), Vec::new(), link.room(channel));
-        Self { channel, writer, tty, bytes: 0, capacity, entry, stuck: false }
+        Self { channel, writer, tty, bytes: 0, capacity, entry, stuck: false, discarding: false }
     }
 
     /// The channel.
@@ -73,6 +75,16 @@ impl OutputRelay {
     /// Whether the last turn ended for lack of room: then only the link can cause another.
     pub fn is_stuck(&self) -> bool {
         self.stuck
+    }
+
+    /// The channel is gone at the other end.
+    pub fn discard(&mut self) {
+        self.discarding = true;
+    }
+
+    /// Whether output was dropped because its channel is gone.
+    pub fn is_discarding(&self) -> bool {
+        self.discarding
     }
 
     /// Passes on what there is, as far as there is room.
@@ -122,6 +134,9 @@ impl OutputRelay {
     }
 
     fn pass_on(&mut self, stream: Stream, bytes: &[u8], link: &mut Link) {
+        if self.discarding {
+            return;
+        }
         self.entry.clear();
         self.writer.push(stream, clock::wall_us(), bytes, &mut self.entry);
         let taken = link.write(self.channel, &self.entry);
@@ -131,6 +146,9 @@ impl OutputRelay {
 
     /// Payload bytes that the channel takes now in one entry.
     fn room(&self, link: &Link) -> usize {
+        if self.discarding {
+            return CHUNK;
+        }
         let room = link.room(self.channel);
         let waiting = self.capacity.saturating_sub(room);
         let room = room.saturating_sub(Writer::OVERHEAD);
@@ -226,3 +244,6 @@ impl InputRelay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -273,9 +273,15 @@ impl Session {
     /// Sends the exit record.
     fn finish(&mut self, end: OutputEnd, uplink: &mut Uplink) {
         let Phase::Draining { exit, started_us, exited_us, .. } = self.phase else { return };
+        let dropped = self.streams.as_ref().is_some_and(|streams| streams.output.is_discarding());
+        let end = if dropped { OutputEnd::Truncated } else { end };
         let Some((channel, bytes)) = self.close_streams(uplink) else { return };
         let oom_killed = self.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
-        let words = if end == OutputEnd::Drained { "drained" } else { "abandoned" };
+        let words = match end {
+            OutputEnd::Drained => "drained",
+            OutputEnd::Abandoned => "abandoned",
+            OutputEnd::Truncated => "truncated",
+        };
         let oom = if oom_killed { ", out of memory" } else { "" };
         info!("session {} exited {} (output {words}, {bytes} bytes{oom})", self.id, exit.code);
         uplink.say(Body::Exited(Exited {
@@ -409,7 +415,8 @@ impl Session {
         if streams.input.channel() == Some(channel) {
             streams.input.forget();
         } else if streams.output.channel() == channel {
-            warn!("session {}: the multiplexer has given up the output", self.id);
+            warn!("session {}: the multiplexer has given up the output, it is dropped", self.id);
+            streams.output.discard();
         }
     }
 

@@ -280,3 +280,6 @@ fn control(direction: Direction) -> Open {
     let label = Label { kind: Some(label::Kind::Control(label::Control {})) };
     Open { direction, class: Class::Control, label: label.encode_to_vec() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! A multiplexer's end of the link for tests, over a socket pair instead of a serial port.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use prost::Message;
+use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label, mux};
+use wire::{
+    ChannelId, Direction, Event, Greeter, Greeting, GuestIdentity, Link, LinkConfig, Protection,
+    Psk,
+};
+
+use crate::clock::Clock;
+use crate::line::Line;
+use crate::uplink::Uplink;
+
+/// The other end, driven by [`Peer::turn`].
+pub(crate) struct Peer {
+    start: Instant,
+    pipe: UnixStream,
+    greeter: Greeter,
+    instance: u8,
+    pub(crate) link: Option<Link>,
+    /// Every channel the guest opened, with its label.
+    pub(crate) channels: BTreeMap<ChannelId, (Direction, label::Kind)>,
+    /// What was read of each channel, all of it released.
+    pub(crate) received: BTreeMap<ChannelId, Vec<u8>>,
+    pub(crate) finished: Vec<ChannelId>,
+    /// Channels whose bytes are neither read nor released.
+    pub(crate) deaf: bool,
+}
+
+fn entropy() -> wire::Entropy {
+    Box::new(|bytes| crate::sys::random(bytes).expect("the kernel has random bytes"))
+}
+
+/// An uplink and its peer.
+pub(crate) fn connected() -> (Uplink, Peer) {
+    let (near, far) = UnixStream::pair().expect("a socket pair");
+    far.set_nonblocking(true).expect("non-blocking");
+    let clock = Clock::start();
+    let identity = GuestIdentity {
+        psk: Psk::derive(b"key"),
+        protection: Protection::Plain,
+        boot_id: [1; 16],
+        agent: "test".to_owned(),
+    };
+    let link = Link::guest(LinkConfig::uart(), identity, entropy(), clock.now());
+    let line = Line::over(near.into()).expect("a line");
+    let uplink = Uplink::new(link, line, clock).expect("control channels");
+    (uplink, Peer::new(far, 7))
+}
+
+impl Peer {
+    fn new(pipe: UnixStream, instance: u8) -> Self {
+        let greeter = Greeter::new(
+            &LinkConfig::uart_mux(),
+            [instance; 16],
+            entropy(),
+            wire::Instant::default(),
+        );
+        Self {
+            start: Instant::now(),
+            pipe,
+            greeter,
+            instance,
+            link: None,
+            channels: BTreeMap::new(),
+            received: BTreeMap::new(),
+            finished: Vec::new(),
+            deaf: false,
+        }
+    }
+
+    /// Another multiplexer on the same pipe, which knows nothing of the one before.
+    pub(crate) fn restarted(self) -> Self {
+        Self::new(self.pipe, self.instance + 1)
+    }
+
+    fn now(&self) -> wire::Instant {
+        wire::Instant::from_micros(
+            u64::try_from(self.start.elapsed().as_micros()).expect("a short test"),
+        )
+    }
+
+    /// Takes and gives what is there.
+    pub(crate) fn turn(&mut self) {
+        let now = self.now();
+        let mut buffer = [0; 65536];
+        let len = match self.pipe.read(&mut buffer) {
+            Ok(len) => len,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) => panic!("{error}"),
+        };
+        let mut input = &buffer[..len];
+        if self.link.is_none() {
+            self.greet(now, &mut input);
+        }
+        let mut out = Vec::new();
+        if let Some(mut link) = self.link.take() {
+            link.handle_bytes(now, input);
+            if link.poll_timeout().is_some_and(|due| due <= now) {
+                link.handle_timeout(now);
+            }
+            while let Some(event) = link.poll_event() {
+                self.take(&mut link, event);
+            }
+            while link.poll_transmit(now, &mut out) {}
+            self.link = Some(link);
+        } else {
+            while self.greeter.poll_transmit(now, &mut out) {}
+        }
+        self.pipe.write_all(&out).expect("the pair holds a frame");
+    }
+
+    fn greet(&mut self, now: wire::Instant, input: &mut &[u8]) {
+        while let Some(greeting) = self.greeter.handle_bytes(now, input) {
+            match greeting {
+                Greeting::Asked(_) => {
+                    self.greeter
+                        .offer(now, &Psk::derive(b"key"), Protection::Plain)
+                        .expect("an offer");
+                }
+                Greeting::Established(session) => {
+                    self.link = Some(Link::mux(LinkConfig::uart_mux(), *session, now));
+                    return;
+                }
+                Greeting::Rejected(text) => panic!("{text}"),
+            }
+        }
+    }
+
+    fn take(&mut self, link: &mut Link, event: Event) {
+        match event {
+            Event::Opened { channel, direction, label, .. } => {
+                let kind = Label::decode(&label[..]).expect("a label").kind.expect("a known kind");
+                self.channels.insert(channel, (direction, kind));
+                link.accept(channel, 0);
+            }
+            Event::Readable(channel) if !self.deaf => {
+                let received = self.received.entry(channel).or_default();
+                loop {
+                    let bytes = link.read(channel, 65536);
+                    if bytes.is_empty() {
+                        break;
+                    }
+                    received.extend_from_slice(&bytes);
+                }
+                link.release(channel, received.len() as u64);
+            }
+            Event::Finished(channel) => {
+                self.finished.push(channel);
+                link.close(channel);
+            }
+            _ => {}
+        }
+    }
+
+    /// The newest channel of this direction whose label fits.
+    pub(crate) fn channel(
+        &self,
+        direction: Direction,
+        fits: impl Fn(&label::Kind) -> bool,
+    ) -> Option<ChannelId> {
+        let mut found = self.channels.iter().filter(|(_, (d, kind))| *d == direction && fits(kind));
+        found.next_back().map(|(id, _)| *id)
+    }
+
+    /// Asks for something on the control channel.
+    pub(crate) fn ask(&mut self, request: u64, body: mux::Body) {
+        let control =
+            self.channel(Direction::ToGuest, |kind| matches!(kind, label::Kind::Control(_)));
+        let mut bytes = Vec::new();
+        message::put(&MuxMessage { request, body: Some(body) }, &mut bytes);
+        let link = self.link.as_mut().expect("a session");
+        assert_eq!(link.write(control.expect("a control channel"), &bytes), bytes.len());
+    }
+
+    /// What the guest said so far.
+    pub(crate) fn heard(&self) -> Vec<guest::Body> {
+        let control =
+            self.channel(Direction::ToMux, |kind| matches!(kind, label::Kind::Control(_)));
+        let mut reader = message::Reader::default();
+        reader.push(control.and_then(|id| self.received.get(&id)).map_or(&[], Vec::as_slice));
+        std::iter::from_fn(|| reader.next_message::<GuestMessage>().expect("well-formed"))
+            .map(|(message, _)| message.body.expect("a known message"))
+            .collect()
+    }
+}
+
+/// Lets both ends work until `done`, or panics after ten seconds.
+pub(crate) async fn until(
+    uplink: &mut Uplink,
+    peer: &mut Peer,
+    mut step: impl FnMut(&mut Uplink, &mut Peer),
+    mut done: impl FnMut(&Uplink, &Peer) -> bool,
+) {
+    let end = Instant::now() + std::time::Duration::from_secs(10);
+    while !done(uplink, peer) {
+        assert!(Instant::now() < end, "it never happened");
+        // Lets the runtime learn which descriptors are ready.
+        tokio::task::yield_now().await;
+        step(uplink, peer);
+        peer.turn();
+    }
+}

@@ -1,0 +1,176 @@
+//! Tests of the relays with real pipes, and a multiplexer in the same process.
+
+use super::*;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use wire::chunk::Reader;
+use wire::message::label;
+use wire::{Class, Direction, LinkConfig};
+
+use crate::peer::{Peer, connected, until};
+use crate::stdio::ChildStdio;
+use crate::uplink::{News, Uplink};
+
+fn output_label() -> label::Kind {
+    label::Kind::Output(label::Output { session: "s".to_owned(), tty: false })
+}
+
+fn input_label() -> label::Kind {
+    label::Kind::Input(label::Input { session: "s".to_owned() })
+}
+
+fn open_output(uplink: &mut Uplink, tty: bool) -> OutputRelay {
+    let channel = uplink.open(Direction::ToMux, Class::Log, output_label()).unwrap();
+    OutputRelay::new(channel, tty, uplink.link())
+}
+
+fn file(end: Option<OwnedFd>) -> std::fs::File {
+    end.expect("a pipe").into()
+}
+
+#[tokio::test]
+async fn both_outputs_arrive_with_their_streams_and_then_the_end() {
+    let (mut uplink, mut peer) = connected();
+    let (mut stdio, child) = Stdio::open(false, false).unwrap();
+    let ChildStdio { stdout, stderr, .. } = child;
+    let (mut stdout, mut stderr) = (file(stdout), file(stderr));
+    let mut relay = open_output(&mut uplink, false);
+    let channel = relay.channel();
+    stdout.write_all(b"out").unwrap();
+    stderr.write_all(b"err").unwrap();
+    drop((stdout, stderr));
+    let mut flow = Flow::Idle;
+    let step = |uplink: &mut Uplink, _: &mut Peer| {
+        flow = relay.turn(&mut stdio, uplink.link());
+        if flow == Flow::Ended {
+            uplink.link().finish(channel);
+        }
+        uplink.turn(|_| {}).unwrap();
+    };
+    until(&mut uplink, &mut peer, step, |_, peer| peer.finished.contains(&channel)).await;
+    assert_eq!(relay.bytes(), 6);
+    let mut reader = Reader::default();
+    reader.push(&peer.received[&channel]);
+    let mut found = Vec::new();
+    while let Some((chunk, _)) = reader.next_chunk().unwrap() {
+        assert!(chunk.time_us > 1_600_000_000_000_000, "wall-clock time");
+        found.push((chunk.stream, chunk.bytes.to_vec()));
+    }
+    assert_eq!(found, [(Stream::Stdout, b"out".to_vec()), (Stream::Stderr, b"err".to_vec())]);
+}
+
+/// Fills the channel and says how many bytes the relay took out of the pipe for it.
+async fn fill(tty: bool) -> u64 {
+    let (mut uplink, _peer) = connected();
+    let (mut stdio, child) = Stdio::open(false, false).unwrap();
+    let mut relay = open_output(&mut uplink, tty);
+    let mut stdout = file(child.stdout);
+    stdio::set_nonblocking(&stdout).unwrap();
+    let mut written = 0;
+    for _ in 0..1000 {
+        if let Ok(len) = stdout.write(&[b'x'; 4096]) {
+            written += len as u64;
+        }
+        tokio::task::yield_now().await;
+        if relay.turn(&mut stdio, uplink.link()) == Flow::Stuck {
+            assert!(relay.is_stuck());
+            assert!(written >= relay.bytes());
+            return relay.bytes();
+        }
+    }
+    panic!("the channel has no end");
+}
+
+#[tokio::test]
+async fn a_full_channel_leaves_output_in_the_pipe() {
+    let capacity = LinkConfig::uart().send_buffer as u64;
+    let taken = fill(false).await;
+    assert!(taken <= capacity && taken > capacity - 8192, "{taken} of {capacity}");
+}
+
+#[tokio::test]
+async fn a_terminal_runs_less_far_ahead() {
+    let taken = fill(true).await;
+    assert!(taken < 2 * TERMINAL_BACKLOG as u64, "{taken}");
+}
+
+#[tokio::test]
+async fn unwanted_output_is_read_and_dropped_so_that_the_process_goes_on() {
+    let (mut uplink, _peer) = connected();
+    let (mut stdio, child) = Stdio::open(false, false).unwrap();
+    let mut relay = open_output(&mut uplink, false);
+    relay.discard();
+    let mut stdout = file(child.stdout);
+    drop(child.stderr);
+    for _ in 0..200 {
+        stdout.write_all(&[b'x'; 4096]).unwrap();
+        tokio::task::yield_now().await;
+        relay.turn(&mut stdio, uplink.link());
+    }
+    drop(stdout);
+    tokio::task::yield_now().await;
+    while relay.turn(&mut stdio, uplink.link()) != Flow::Ended {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(relay.bytes(), 0);
+}
+
+#[tokio::test]
+async fn input_arrives_whole_and_its_end_closes_the_pipe() {
+    let (mut uplink, mut peer) = connected();
+    let (mut stdio, child) = Stdio::open(false, true).unwrap();
+    let channel = uplink.open(Direction::ToGuest, Class::Exec, input_label()).unwrap();
+    let mut relay = InputRelay::new(Some(channel));
+    let sent: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    let (mut offered, mut finished) = (0, false);
+    let mut stdin = file(child.stdin);
+    stdio::set_nonblocking(&stdin).unwrap();
+    let (mut found, ended) = (Vec::new(), std::cell::Cell::new(false));
+    let step = |uplink: &mut Uplink, peer: &mut Peer| {
+        if let Some(link) = peer.link.as_mut().filter(|_| peer.channels.contains_key(&channel)) {
+            offered += link.write(channel, &sent[offered..]);
+            if offered == sent.len() && !finished {
+                link.finish(channel);
+                finished = true;
+            }
+        }
+        let mut over = false;
+        uplink.turn(|item| over |= item == News::Finished(channel)).unwrap();
+        if over {
+            relay.finish();
+        }
+        relay.turn(&mut stdio, uplink.link());
+        let mut buffer = [0; 65536];
+        match stdin.read(&mut buffer) {
+            Ok(0) => ended.set(true),
+            Ok(len) => found.extend_from_slice(&buffer[..len]),
+            Err(_nothing_now) => {}
+        }
+    };
+    until(&mut uplink, &mut peer, step, |_, _| ended.get()).await;
+    assert_eq!(found.len(), sent.len());
+    assert_eq!(found, sent);
+    assert_eq!(relay.channel(), None);
+}
+
+#[tokio::test]
+async fn input_that_nobody_reads_gives_up_its_channel() {
+    let (mut uplink, mut peer) = connected();
+    let (mut stdio, child) = Stdio::open(false, true).unwrap();
+    let channel = uplink.open(Direction::ToGuest, Class::Exec, input_label()).unwrap();
+    let mut relay = InputRelay::new(Some(channel));
+    drop(child.stdin);
+    let (mut offered, gone) = (false, std::cell::Cell::new(false));
+    let step = |uplink: &mut Uplink, peer: &mut Peer| {
+        if let Some(link) =
+            peer.link.as_mut().filter(|_| peer.channels.contains_key(&channel) && !offered)
+        {
+            offered = link.write(channel, b"lost") > 0;
+        }
+        uplink.turn(|_| {}).unwrap();
+        relay.turn(&mut stdio, uplink.link());
+        gone.set(relay.channel().is_none());
+    };
+    until(&mut uplink, &mut peer, step, |_, _| gone.get()).await;
+}
