@@ -31,7 +31,7 @@ pub mod request {
         /// Who are you?
         #[prost(message, tag = "1")]
         Hello(Hello),
-        /// Expect this container's VM.
+        /// Expect this container's VM: a run begins.
         #[prost(message, tag = "2")]
         Register(Register),
         /// Forget a container, its output too.
@@ -110,9 +110,6 @@ pub mod request {
         /// Whether to start at the beginning of the output rather than now.
         #[prost(bool, tag = "3")]
         pub from_start: bool,
-        /// Wait for a run that has not begun yet, even if an earlier one has ended.
-        #[prost(bool, tag = "4")]
-        pub next_run: bool,
     }
 
     /// Output so far, or on and on.

@@ -21,8 +21,6 @@ pub struct Attach {
     pub stdin: bool,
     /// Show output from the beginning, not from now.
     pub from_start: bool,
-    /// The run meant has not begun yet.
-    pub next_run: bool,
     /// Keys that detach.
     pub detach_keys: DetachKeys,
     /// Pass signals on.
@@ -54,8 +52,8 @@ impl Session {
     /// # Errors
     /// [`ClientError`].
     pub async fn open(client: &Client, attach: Attach) -> Result<Self, ClientError> {
-        let Attach { container, stdin, from_start, next_run, .. } = attach.clone();
-        let body = request::Attach { container, stdin, from_start, next_run };
+        let Attach { container, stdin, from_start, .. } = attach.clone();
+        let body = request::Attach { container, stdin, from_start };
         let (sender, mut receiver) = client.open(request::Body::Attach(body)).await?;
         match client::next(&mut receiver).await? {
             answer::Body::Attached(attached) => {

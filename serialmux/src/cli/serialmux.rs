@@ -318,7 +318,6 @@ async fn attach(client: &Client, args: AttachArgs) -> anyhow::Result<ExitCode> {
         container: args.container,
         stdin: !args.no_stdin,
         from_start: false,
-        next_run: false,
         detach_keys: args.detach_keys,
         sig_proxy: args.sig_proxy,
     };

@@ -80,7 +80,10 @@ async fn perform(
             send(sender, Reply::Hello(hello)).await
         }
         Body::Register(register) => {
-            tokio::task::block_in_place(|| registry.register(registration(register)))?;
+            let registration = registration(register);
+            let id = registration.id.clone();
+            tokio::task::block_in_place(|| registry.register(registration))?;
+            registry.find(&id)?.expect().await;
             send(sender, done).await
         }
         Body::Remove(request::Container { container }) => {
@@ -182,15 +185,14 @@ async fn attached(
     receiver: Receiver,
 ) -> Result<(), Refusal> {
     let Registration { tty, open_stdin, .. } = handle.registration;
-    let before = handle.status();
     let mut cursor = handle.cursor()?;
     if !attach.from_start {
-        cursor.seek(before.written);
+        cursor.seek(handle.status().written);
     }
     send(sender, Reply::Attached(answer::Attached { tty, open_stdin })).await?;
     let stdin = attach.stdin && open_stdin;
     let inputs = pump(Arc::clone(handle), receiver, stdin);
-    let outputs = follow(handle, &mut cursor, attach.next_run.then_some(before), sender);
+    let outputs = follow(handle, &mut cursor, sender);
     tokio::pin!(inputs);
     tokio::select! {
         exit = outputs => {
@@ -240,26 +242,20 @@ fn request_aside(handle: &Arc<Handle>, body: mux::Body) {
     });
 }
 
-// Sends output as it comes until the run has ended and all of it was sent. With `before`, the run
-// meant is one that begins after that status.
+// Sends output as it comes until the run has ended and all of it was sent.
 async fn follow(
     handle: &Handle,
     cursor: &mut Cursor,
-    before: Option<Status>,
     sender: &mut Sender,
 ) -> Result<answer::Exit, Refusal> {
     let mut watch = handle.watch();
-    let removed = |_| Refusal::Told("the container was removed".into());
     loop {
         let status = watch.borrow_and_update().clone();
         send_until(cursor, status.written, sender).await?;
-        let meant = before.as_ref().is_none_or(|before| {
-            status.runs > before.runs || status.gone > before.gone || before.exit.is_none()
-        });
-        if let Some(exit) = status.ended().filter(|_| meant) {
+        if let Some(exit) = status.ended() {
             return Ok(exit_message(exit));
         }
-        watch.changed().await.map_err(removed)?;
+        watch.changed().await.map_err(|_| Refusal::Told("the container was removed".into()))?;
     }
 }
 
@@ -313,7 +309,7 @@ async fn replay(
     }
     if logs.follow && logs.until_us == 0 {
         tokio::select! {
-            exit = follow(handle, &mut cursor, None, sender) => exit?,
+            exit = follow(handle, &mut cursor, sender) => exit?,
             gone = receiver.receive::<Request>() => {
                 return Err(hangup(gone.err().unwrap_or(io::ErrorKind::UnexpectedEof.into())));
             }

@@ -195,10 +195,15 @@ impl Container {
         let now = clock::now();
         match &mut self.link {
             Some(link) if self.state.boot == boot => link.install(now, session),
-            link => *link = Some(Link::mux(LinkConfig::uart_mux(), session, now)),
+            link => {
+                if link.replace(Link::mux(LinkConfig::uart_mux(), session, now)).is_some() {
+                    self.control.reset("the VM restarted");
+                }
+            }
         }
         if self.state.boot != boot {
-            self.new_run(boot);
+            self.new_run(boot.to_vec());
+            self.status.send_modify(|status| status.runs += 1);
         }
         if let Some(link) = &mut self.link {
             link.handle_bytes(now, &rest);
@@ -210,13 +215,21 @@ impl Container {
         self.status.send_modify(|status| status.is_connected = true);
     }
 
-    fn new_run(&mut self, boot: [u8; 16]) {
+    fn new_run(&mut self, boot: Vec<u8>) {
         self.outputs = Outputs::default();
-        self.control.reset("the VM restarted");
         self.input = None;
-        self.state = State { boot: boot.to_vec(), ..State::default() };
+        self.state = State { boot, ..State::default() };
         self.save();
         self.status.send_modify(Status::new_run);
+    }
+
+    // A VM is about to be started: what is asked from now on is for the run to come.
+    fn expect(&mut self) {
+        if self.line.is_none() && self.state.exit.is_some() {
+            self.link = None;
+            (self.input_backlog, self.input_ended) = (VecDeque::new(), false);
+            self.new_run(Vec::new());
+        }
     }
 
     // The guest has lost its session but the pipe is up: someone else makes the next one.
@@ -450,6 +463,11 @@ impl Container {
                     self.control.ask(body, reply);
                 }
             }
+            Command::Expect(done) => {
+                self.expect();
+                // The asker may have gone, and then nobody needs the answer.
+                done.send(()).ok();
+            }
             Command::Gone(text) => self.vm_gone(&text),
         }
     }
@@ -464,10 +482,7 @@ impl Container {
             self.exited(Exit { code: 137, error, time_us: clock::wall_us() });
             self.save();
         }
-        self.status.send_modify(|status| {
-            status.output_open = false;
-            status.gone += 1;
-        });
+        self.status.send_modify(|status| status.output_open = false);
     }
 }
 

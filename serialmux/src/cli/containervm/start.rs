@@ -102,7 +102,6 @@ pub(super) async fn start(
                 container: id.clone(),
                 stdin: stay.interactive,
                 from_start: false,
-                next_run: true,
                 detach_keys: how.detach_keys.clone(),
                 sig_proxy: how.sig_proxy,
             };

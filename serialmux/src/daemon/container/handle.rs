@@ -25,8 +25,6 @@ pub struct Status {
     pub written: u64,
     /// How many boots were seen since the daemon started.
     pub runs: u64,
-    /// How many times its VM was reported gone since the daemon started.
-    pub gone: u64,
 }
 
 impl Status {
@@ -36,8 +34,8 @@ impl Status {
     }
 
     pub(super) fn new_run(&mut self) {
-        let (written, gone, runs) = (self.written, self.gone, self.runs + 1);
-        *self = Self { written, gone, runs, ..Self::default() };
+        let (written, runs, is_connected) = (self.written, self.runs, self.is_connected);
+        *self = Self { written, runs, is_connected, ..Self::default() };
     }
 
     /// `created`, `running` or `exited`.
@@ -70,6 +68,7 @@ pub(super) type Reply = oneshot::Sender<Result<(), String>>;
 pub(super) enum Command {
     Established(Box<Established>),
     Request { body: mux::Body, reply: Reply },
+    Expect(oneshot::Sender<()>),
     Gone(String),
 }
 
@@ -143,6 +142,14 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Request { body, reply }).await;
         answer.await.unwrap_or_else(|_| Err("the container is being removed".into()))
+    }
+
+    /// The VM is about to be started: an earlier run's end is no longer the container's.
+    pub async fn expect(&self) {
+        let (done, is_done) = oneshot::channel();
+        self.send(Command::Expect(done)).await;
+        // Nobody answers for a container that is being removed.
+        drop(is_done.await);
     }
 
     /// The VM is gone, as whoever ran it knows.
