@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::line::{Line, LineError};
 use crate::process::failure::{FailureRecord, GENERAL};
 use crate::rootfs::{EtcFiles, Rootfs};
-use crate::session::{RequestError, Session};
+use crate::session::{MAX_LINGER, RequestError, Session};
 use crate::uevent::{Announcement, Uevent, UeventSocket};
 use crate::uplink::{News, Uplink, UplinkError};
 use crate::{identity, reap, sys};
@@ -262,7 +262,10 @@ impl Agent {
             self.busy |= round == ROUNDS;
         }
         if self.session.is_over() && self.linger_until.is_none() {
-            self.linger_until = Some(Instant::now() + Duration::from_secs(self.spec.link.linger));
+            let linger =
+                if self.session.gave_up() { 0 } else { self.spec.link.linger.min(MAX_LINGER) };
+            self.linger_until = Some(Instant::now() + Duration::from_secs(linger));
+            debug!("the agent has {} KiB resident", resident_kib());
         }
         Ok(())
     }
@@ -415,6 +418,13 @@ impl Agent {
             resolv_conf: identity::resolv_conf(&[]),
         }
     }
+}
+
+/// Memory of this process that is in RAM, 0 when it cannot be told (`VmRSS` in proc(5)).
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
 fn words(result: Result<(), RequestError>) -> String {

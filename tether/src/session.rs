@@ -9,7 +9,8 @@
 //!
 //! It owns the process's streams and their relays. Signals and sizes that come early are kept until there is
 //! a program to receive them. The reaper never waits for output: an exit is noted at once, the output is
-//! drained beside it, and what still holds it open after [`DRAIN_PATIENCE`] of silence is abandoned.
+//! drained beside it, and what still holds it open after [`DRAIN_PATIENCE`] of silence is abandoned. Output that
+//! the multiplexer does not take for the linger time is truncated, and the record says so.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -39,6 +40,9 @@ use crate::uplink::{Uplink, UplinkError};
 
 /// How long an output that nobody writes to is kept open after the process's end.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The longest linger time, seconds: a day. The arithmetic of deadlines then cannot overflow.
+pub const MAX_LINGER: u64 = 86_400;
 
 /// How long a process may take to end after its stop signal, before it is killed: Docker's default.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -74,8 +78,20 @@ enum Phase {
     Waiting,
     Starting { starting: Starting, exit: Option<Exit> },
     Running { pid: Pid, started_us: u64 },
-    Draining { exit: Exit, started_us: u64, exited_us: u64, until: Instant },
+    Draining(Drain),
     Over,
+}
+
+/// A process that has ended, and its output, which may not.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    exit: Exit,
+    started_us: u64,
+    exited_us: u64,
+    /// When silence becomes the end.
+    silent_until: Instant,
+    /// When the wait for room in the link is given up.
+    stuck_until: Instant,
 }
 
 /// The streams of a process that was started.
@@ -98,6 +114,9 @@ pub struct Session {
     early: Pending,
     size: (u16, u16),
     kill_at: Option<Instant>,
+    /// How long the multiplexer may leave output untaken after the process's end.
+    linger: Duration,
+    gave_up: bool,
 }
 
 impl Session {
@@ -119,6 +138,8 @@ impl Session {
             early: Pending::default(),
             size: DEFAULT_SIZE,
             kill_at: None,
+            linger: Duration::from_secs(spec.link.linger.min(MAX_LINGER)),
+            gave_up: false,
         }
     }
 
@@ -251,8 +272,10 @@ impl Session {
     fn ended(&mut self, exit: Exit) {
         let Phase::Running { started_us, .. } = self.phase else { return };
         let exited_us = clock::wall_us();
-        let until = Instant::now() + DRAIN_PATIENCE;
-        self.phase = Phase::Draining { exit, started_us, exited_us, until };
+        let now = Instant::now();
+        let (silent_until, stuck_until) = (now + DRAIN_PATIENCE, now + self.linger);
+        self.phase =
+            Phase::Draining(Drain { exit, started_us, exited_us, silent_until, stuck_until });
     }
 
     /// Moves what can be moved, and ends the session when there is nothing more to come.
@@ -260,19 +283,29 @@ impl Session {
         let Some(streams) = &mut self.streams else { return };
         streams.input.turn(&mut streams.stdio, uplink.link());
         let flow = streams.output.turn(&mut streams.stdio, uplink.link());
-        let Phase::Draining { until, .. } = &mut self.phase else { return };
+        let Phase::Draining(drain) = &mut self.phase else { return };
+        let now = Instant::now();
+        // Patience is for silence, not for a slow line: that has the linger time.
+        if flow != Flow::Idle {
+            drain.silent_until = now + DRAIN_PATIENCE;
+        }
+        if flow != Flow::Stuck {
+            drain.stuck_until = now + self.linger;
+        }
         match flow {
-            // Patience is for silence, not for a slow line.
-            Flow::Moved | Flow::Stuck => *until = Instant::now() + DRAIN_PATIENCE,
-            Flow::Idle if *until <= Instant::now() => self.finish(OutputEnd::Abandoned, uplink),
-            Flow::Idle => {}
             Flow::Ended => self.finish(OutputEnd::Drained, uplink),
+            Flow::Idle if drain.silent_until <= now => self.finish(OutputEnd::Abandoned, uplink),
+            Flow::Stuck if drain.stuck_until <= now => {
+                self.gave_up = true;
+                self.finish(OutputEnd::Truncated, uplink);
+            }
+            Flow::Moved | Flow::Idle | Flow::Stuck => {}
         }
     }
 
     /// Sends the exit record.
     fn finish(&mut self, end: OutputEnd, uplink: &mut Uplink) {
-        let Phase::Draining { exit, started_us, exited_us, .. } = self.phase else { return };
+        let Phase::Draining(Drain { exit, started_us, exited_us, .. }) = self.phase else { return };
         let dropped = self.streams.as_ref().is_some_and(|streams| streams.output.is_discarding());
         let end = if dropped { OutputEnd::Truncated } else { end };
         let Some((channel, bytes)) = self.close_streams(uplink) else { return };
@@ -325,7 +358,7 @@ impl Session {
             }
             // ESRCH cannot be: nobody but the agent collects it, and then the phase is another.
             Phase::Running { pid, .. } => sys::kill(*pid, number).map_err(|_| RequestError::Ended),
-            Phase::Draining { .. } | Phase::Over => Err(RequestError::Ended),
+            Phase::Draining(_) | Phase::Over => Err(RequestError::Ended),
         }
     }
 
@@ -391,14 +424,21 @@ impl Session {
     /// When the next [`Self::tick`] or [`Self::turn`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let drain = match &self.phase {
-            Phase::Draining { until, .. }
-                if !self.streams.as_ref().is_some_and(|s| s.output.is_stuck()) =>
-            {
-                Some(*until)
-            }
+            Phase::Draining(drain) if self.is_stuck() => Some(drain.stuck_until),
+            Phase::Draining(drain) => Some(drain.silent_until),
             _ => None,
         };
         drain.into_iter().chain(self.kill_at).min()
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.streams.as_ref().is_some_and(|streams| streams.output.is_stuck())
+    }
+
+    /// Whether output was left behind because the multiplexer did not take it: then there is no point in
+    /// waiting for it any longer.
+    pub fn gave_up(&self) -> bool {
+        self.gave_up
     }
 
     /// The input channel has ended.
@@ -477,3 +517,6 @@ fn launch(spec: &Spec, session: &SessionSpec) -> Launch {
         open_stdin: session.open_stdin,
     }
 }
+
+#[cfg(test)]
+mod tests;
