@@ -465,10 +465,13 @@ impl Container {
             }
             Command::Expect(done) => {
                 self.expect();
-                // The asker may have gone, and then nobody needs the answer.
+                // The asker may have gone, here and below, and then nobody needs the answer.
                 done.send(()).ok();
             }
-            Command::Gone(text) => self.vm_gone(&text),
+            Command::Gone(text, done) => {
+                self.vm_gone(&text);
+                done.send(()).ok();
+            }
         }
     }
 

@@ -69,7 +69,7 @@ pub(super) enum Command {
     Established(Box<Established>),
     Request { body: mux::Body, reply: Reply },
     Expect(oneshot::Sender<()>),
-    Gone(String),
+    Gone(String, oneshot::Sender<()>),
 }
 
 /// A container, for everybody but its own task.
@@ -146,15 +146,19 @@ impl Handle {
 
     /// The VM is about to be started: an earlier run's end is no longer the container's.
     pub async fn expect(&self) {
-        let (done, is_done) = oneshot::channel();
-        self.send(Command::Expect(done)).await;
-        // Nobody answers for a container that is being removed.
-        drop(is_done.await);
+        self.command(Command::Expect).await;
     }
 
     /// The VM is gone, as whoever ran it knows.
     pub async fn gone(&self, text: String) {
-        self.send(Command::Gone(text)).await;
+        self.command(|done| Command::Gone(text, done)).await;
+    }
+
+    // Done when it returns, unless the container is being removed.
+    async fn command(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
+        let (done, is_done) = oneshot::channel();
+        self.send(command(done)).await;
+        is_done.await.ok();
     }
 
     // A task that has ended takes no commands, and then there is nothing to command.

@@ -1,0 +1,254 @@
+//! The daemon over real sockets, with a guest that is only the agent's end of the link.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+#[path = "daemon/guest.rs"]
+mod guest;
+
+use guest::{Guest, ID};
+use serialmux::api::{Input, Receiver, Sender, answer, input, request};
+use serialmux::client::{Client, ClientError, next};
+use serialmux::daemon::{Daemon, ServeError};
+use serialmux::place::Place;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Runtime;
+use wire::Protection::{Plain, Sealed};
+use wire::chunk::Stream::{Stderr, Stdout};
+use wire::message::mux;
+
+const KEY: &[u8] = b"a key";
+
+/// A daemon with a state directory of its own.
+struct Lab {
+    place: Place,
+    client: Client,
+    listen: SocketAddr,
+    /// All of the daemon's tasks; ending it is `kill -9` without the process.
+    runtime: Option<Runtime>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+async fn serve(place: &Place) -> (SocketAddr, Runtime) {
+    let runtime = Runtime::new().unwrap();
+    let place = place.clone();
+    let daemon = runtime.spawn(async move { Daemon::bind(&place, loopback()).await.unwrap() });
+    let daemon = daemon.await.unwrap();
+    let listen = daemon.listen();
+    runtime.spawn(daemon.serve());
+    (listen, runtime)
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(Some(dir.path().join("state")));
+        let (listen, runtime) = serve(&place).await;
+        let runtime = Some(runtime);
+        Self { client: Client::new(&place), place, listen, runtime, _dir: dir }
+    }
+
+    fn kill(&mut self) {
+        let end = |runtime: Runtime| runtime.shutdown_timeout(Duration::from_secs(10));
+        tokio::task::block_in_place(|| self.runtime.take().map(end));
+    }
+
+    async fn restart(&mut self) {
+        self.kill();
+        let (listen, runtime) = serve(&self.place).await;
+        (self.listen, self.runtime) = (listen, Some(runtime));
+    }
+
+    async fn register(&self, plain: bool) -> Result<(), ClientError> {
+        let (id, name, command) = (ID.into(), "web".into(), "httpd".into());
+        let key = KEY.to_vec();
+        let (tty, open_stdin) = (false, true);
+        let register = request::Register { id, name, key, plain, tty, open_stdin, command };
+        self.client.register(register).await
+    }
+
+    async fn attach(&self, from_start: bool) -> (Sender, Receiver) {
+        let attach = request::Attach { container: "web".into(), stdin: true, from_start };
+        let (sender, mut receiver) = self.client.open(request::Body::Attach(attach)).await.unwrap();
+        assert!(matches!(next(&mut receiver).await, Ok(answer::Body::Attached(_))));
+        (sender, receiver)
+    }
+}
+
+/// All output until the end, per stream, and the exit.
+async fn drain(mut receiver: Receiver) -> (Vec<u8>, Vec<u8>, answer::Exit) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    loop {
+        match next(&mut receiver).await.unwrap() {
+            answer::Body::Output(output) if output.stream == 1 => out.extend(output.bytes),
+            answer::Body::Output(output) => err.extend(output.bytes),
+            answer::Body::Exit(exit) => return (out, err, exit),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn noise(n: usize) -> Vec<u8> {
+    (0..n as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+async fn print_all(guest: &mut Guest, bytes: &[u8]) {
+    let mut done = 0;
+    guest
+        .until("room for output", |guest| {
+            done += guest.print(Stdout, &bytes[done..]);
+            done == bytes.len()
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_from_registration_to_exit() {
+    let lab = Lab::new().await;
+    for protection in [Sealed, Plain] {
+        lab.register(protection == Plain).await.unwrap();
+        let (mut sender, receiver) = lab.attach(true).await;
+        let mut guest = Guest::new(KEY, protection, 1);
+        guest.connect(lab.listen).await;
+        let bytes = input::Body::Bytes("typed".into());
+        sender.send(&Input { body: Some(bytes) }).await.unwrap();
+        sender.send(&Input { body: Some(input::Body::End(request::Hello {})) }).await.unwrap();
+        guest.started();
+        guest.until("standard input", |guest| guest.stdin_ended).await;
+        assert_eq!(guest.stdin, b"typed");
+        guest.print(Stdout, b"out");
+        guest.print(Stderr, b"err");
+        guest.exited(7);
+        guest.until("everything to be durable", |guest| guest.is_drained()).await;
+        let (out, err, exit) = drain(receiver).await;
+        assert_eq!((&out[..], &err[..], exit.code), (&b"out"[..], &b"err"[..], 7));
+        assert_eq!(lab.client.wait("web".into()).await.unwrap().code, 7);
+        guest.hang_up();
+        lab.client.gone("web".into(), String::new()).await.unwrap();
+        lab.client.remove("web".into()).await.unwrap();
+        assert!(lab.client.list().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_in_the_middle_loses_and_repeats_nothing() {
+    let mut lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.started();
+    let sent = noise(600_000);
+    for part in sent.chunks(100_000) {
+        print_all(&mut guest, part).await;
+        lab.restart().await;
+        guest.connect(lab.listen).await;
+    }
+    guest.exited(0);
+    guest.until("everything to be durable", |guest| guest.is_drained()).await;
+    let (_sender, receiver) = lab.attach(true).await;
+    let (out, _, exit) = drain(receiver).await;
+    assert_eq!(exit.code, 0);
+    assert!(out == sent, "{} of {} bytes", out.len(), sent.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_slows_nobody() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let (_stuck, _unread) = lab.attach(true).await;
+    let (_sender, reads) = lab.attach(true).await;
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    let sent = noise(3_000_000);
+    print_all(&mut guest, &sent).await;
+    guest.exited(0);
+    guest.until("everything to be durable", |guest| guest.is_drained()).await;
+    assert!(drain(reads).await.0 == sent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_and_garbage_on_the_port_disturb_nobody() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let mut impostor = Guest::new(b"another key", Sealed, 3);
+    impostor.connect(lab.listen).await;
+    let mut garbage = tokio::net::TcpStream::connect(lab.listen).await.unwrap();
+    garbage.write_all(&noise(100_000)).await.unwrap();
+    let mut plain = Guest::new(KEY, Plain, 4);
+    plain.connect(lab.listen).await;
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.started();
+    guest.until("a session", |guest| guest.sessions == 1 && guest.is_drained()).await;
+    // One greeting each, and no session, for whoever does not hold the key.
+    let mut answer = [0; 64];
+    assert!(garbage.read(&mut answer).await.unwrap() > 0, "the port solicits");
+    assert_eq!((impostor.sessions, plain.sessions), (0, 0));
+    let container = &lab.client.list().await.unwrap()[0];
+    assert_eq!((container.status.as_str(), container.connected), ("running", true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_before_the_boot_reach_the_guest() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let client = lab.client.clone();
+    let resize = tokio::spawn(async move { client.resize("web".into(), 40, 120).await });
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.until("the request", |guest| !guest.asked.is_empty()).await;
+    guest.until("the reply to be through", |guest| guest.is_drained()).await;
+    resize.await.unwrap().unwrap();
+    let Some(mux::Body::Resize(resize)) = &guest.asked[0].body else { panic!() };
+    assert_eq!((resize.rows, resize.columns), (40, 120));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_dies_without_a_word_ends_the_wait_with_the_reason() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let (_sender, receiver) = lab.attach(true).await;
+    lab.client.gone("web".into(), "QEMU was killed".into()).await.unwrap();
+    let (_, _, exit) = drain(receiver).await;
+    assert_eq!(exit.code, 137);
+    assert!(exit.error.contains("QEMU was killed"), "{}", exit.error);
+    lab.register(false).await.unwrap();
+    assert_eq!(lab.client.list().await.unwrap()[0].status, "created", "a new run begins");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_is_said_in_words() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let error = |result: Result<(), ClientError>| result.unwrap_err().to_string();
+    let unknown = error(lab.client.kill("nobody".into(), 9).await);
+    assert_eq!(unknown, "no such container: nobody");
+    let register = request::Register {
+        id: "other".into(),
+        name: "web".into(),
+        key: vec![1],
+        ..Default::default()
+    };
+    let taken = error(lab.client.register(register.clone()).await);
+    assert!(taken.contains("\"web\" is taken by container c0ffee"), "{taken}");
+    let same_key = request::Register { name: "b".into(), key: KEY.to_vec(), ..register.clone() };
+    assert!(error(lab.client.register(same_key).await).contains("belongs to container web"));
+    let word = request::Register { id: "../etc".into(), name: "c".into(), ..register };
+    assert!(error(lab.client.register(word).await).contains("is no container id"));
+    let twice = Daemon::bind(&lab.place, loopback()).await;
+    assert!(matches!(twice, Err(ServeError::Running(_))));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let place = Place::new(Some(elsewhere.path().to_owned()));
+    let busy = Daemon::bind(&place, lab.listen).await.unwrap_err();
+    assert!(busy.to_string().contains("the address is in use"), "{busy}");
+}

@@ -1,0 +1,186 @@
+//! A guest without a VM: the agent's end of the link over a TCP connection.
+
+use serialmux::clock;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label};
+use wire::{
+    ChannelId, Class, Direction, Event, GuestIdentity, Link, LinkConfig, Open, Protection, Psk,
+    chunk,
+};
+
+/// The session's id, which is the container's.
+pub(crate) const ID: &str = "c0ffee";
+
+pub(crate) struct Guest {
+    link: Link,
+    line: Option<TcpStream>,
+    up: ChannelId,
+    down: Option<ChannelId>,
+    output: ChannelId,
+    input: ChannelId,
+    chunks: chunk::Writer,
+    requests: message::Reader,
+    /// What came on standard input, and whether it ended.
+    pub(crate) stdin: Vec<u8>,
+    pub(crate) stdin_ended: bool,
+    pub(crate) asked: Vec<MuxMessage>,
+    pub(crate) sessions: usize,
+}
+
+fn open(link: &mut Link, direction: Direction, class: Class, kind: label::Kind) -> ChannelId {
+    let label = prost::Message::encode_to_vec(&Label { kind: Some(kind) });
+    link.open_channel(Open { direction, class, label }).unwrap()
+}
+
+impl Guest {
+    pub(crate) fn new(key: &[u8], protection: Protection, boot: u8) -> Self {
+        let agent = "a guest of the tests".to_owned();
+        let identity =
+            GuestIdentity { psk: Psk::derive(key), protection, boot_id: [boot; 16], agent };
+        let mut link = Link::guest(LinkConfig::uart(), identity, clock::entropy(), clock::now());
+        let control = label::Kind::Control(label::Control {});
+        let up = open(&mut link, Direction::ToMux, Class::Control, control);
+        let session = ID.to_owned();
+        let output = label::Kind::Output(label::Output { session: session.clone(), tty: false });
+        let output = open(&mut link, Direction::ToMux, Class::Log, output);
+        let input = label::Kind::Input(label::Input { session });
+        let input = open(&mut link, Direction::ToGuest, Class::Exec, input);
+        Self {
+            link,
+            line: None,
+            up,
+            down: None,
+            output,
+            input,
+            chunks: chunk::Writer::default(),
+            requests: message::Reader::default(),
+            stdin: Vec::new(),
+            stdin_ended: false,
+            asked: Vec::new(),
+            sessions: 0,
+        }
+    }
+
+    pub(crate) async fn connect(&mut self, to: std::net::SocketAddr) {
+        self.line = Some(TcpStream::connect(to).await.unwrap());
+    }
+
+    pub(crate) fn hang_up(&mut self) {
+        self.line = None;
+    }
+
+    pub(crate) fn say(&mut self, body: guest::Body) {
+        let mut bytes = Vec::new();
+        message::put(&GuestMessage { body: Some(body) }, &mut bytes);
+        assert_eq!(self.link.write(self.up, &bytes), bytes.len());
+    }
+
+    pub(crate) fn started(&mut self) {
+        self.say(guest::Body::Started(guest::Started { session: ID.into(), time_us: 5, pid: 9 }));
+    }
+
+    pub(crate) fn exited(&mut self, code: i32) {
+        let exited = guest::Exited { session: ID.into(), code, ..guest::Exited::default() };
+        self.link.finish(self.output);
+        self.say(guest::Body::Exited(exited));
+    }
+
+    /// Puts out what there is room for; how much that was.
+    pub(crate) fn print(&mut self, stream: chunk::Stream, bytes: &[u8]) -> usize {
+        let room = self.link.room(self.output).saturating_sub(chunk::Writer::OVERHEAD);
+        let n = bytes.len().min(room).min(16 * 1024);
+        if n > 0 {
+            let mut entry = Vec::new();
+            self.chunks.push(stream, clock::wall_us(), &bytes[..n], &mut entry);
+            assert_eq!(self.link.write(self.output, &entry), entry.len());
+        }
+        n
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.link.is_drained()
+    }
+
+    /// Moves bytes both ways until `done`; fails if that takes unreasonably long.
+    pub(crate) async fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+        loop {
+            self.events();
+            if done(self) {
+                return;
+            }
+            let step = tokio::time::timeout_at(limit, self.step()).await;
+            assert!(step.is_ok(), "waited too long for {what}: {:?}", self.link);
+        }
+    }
+
+    async fn step(&mut self) {
+        let mut out = Vec::new();
+        while self.link.poll_transmit(clock::now(), &mut out) {}
+        let wake = self.link.poll_timeout().map(clock::deadline);
+        let wake =
+            wake.unwrap_or_else(|| tokio::time::Instant::now() + std::time::Duration::from_secs(1));
+        let mut buffer = [0; 4096];
+        let Some(line) = &mut self.line else {
+            tokio::time::sleep_until(wake).await;
+            return self.link.handle_timeout(clock::now());
+        };
+        // A line that is gone loses bytes, as a serial port does.
+        line.write_all(&out).await.ok();
+        tokio::select! {
+            n = line.read(&mut buffer) => match n {
+                Ok(n) if n > 0 => self.link.handle_bytes(clock::now(), &buffer[..n]),
+                _ => self.line = None,
+            },
+            () = tokio::time::sleep_until(wake) => self.link.handle_timeout(clock::now()),
+        }
+    }
+
+    fn events(&mut self) {
+        while let Some(event) = self.link.poll_event() {
+            match event {
+                Event::Established { peer_is_new, .. } => {
+                    self.sessions += 1;
+                    if peer_is_new {
+                        if let Some(old) = self.down.take() {
+                            self.link.abandon(old);
+                        }
+                        self.requests = message::Reader::default();
+                        let control = label::Kind::Control(label::Control {});
+                        self.down =
+                            Some(open(&mut self.link, Direction::ToGuest, Class::Control, control));
+                    }
+                }
+                Event::Readable(id) => self.read(id),
+                Event::Finished(id) if id == self.input => {
+                    self.stdin_ended = true;
+                    self.link.close(id);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn read(&mut self, id: ChannelId) {
+        loop {
+            let bytes = self.link.read(id, 4096);
+            if bytes.is_empty() {
+                return;
+            }
+            if id == self.input {
+                self.stdin.extend_from_slice(&bytes);
+                self.link.release(id, self.stdin.len() as u64);
+                continue;
+            }
+            self.requests.push(&bytes);
+            while let Some((request, _)) = self.requests.next_message::<MuxMessage>().unwrap() {
+                let reply = guest::Reply { request: request.request, error: String::new() };
+                self.asked.push(request);
+                self.say(guest::Body::Reply(reply));
+            }
+            let offset = self.link.offset(id).unwrap();
+            self.link.release(id, offset);
+        }
+    }
+}
