@@ -145,6 +145,11 @@ impl Session {
         Ok(number)
     }
 
+    /// The newest ranges of what arrived, for the peer.
+    pub(crate) fn ack(&self, delay_us: u64) -> Ack {
+        self.arrived.ack(delay_us)
+    }
+
     /// What arrived in this session.
     pub(crate) fn arrived(&mut self) -> &mut Arrived {
         &mut self.arrived
@@ -195,8 +200,7 @@ impl Arrived {
         in_order
     }
 
-    /// The newest ranges, for the peer.
-    pub(crate) fn ack(&self, delay_us: u64) -> Ack {
+    fn ack(&self, delay_us: u64) -> Ack {
         let ranges = self.numbers.descending().take(crate::record::MAX_ACK_RANGES);
         Ack { delay_us, ranges: ranges.map(|r| (r.start, r.end - 1)).collect() }
     }

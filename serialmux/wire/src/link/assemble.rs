@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Less payload than this is not worth a DATA record in a packet that has other records.
 const WORTHWHILE: usize = 32;
+/// What an OPEN needs besides its label, at most, with the ACCEPT or RELEASE that may follow it.
+const OPEN_OVERHEAD: usize = 64;
 /// Never fewer bytes on the way than this, however short the line.
 const MIN_WINDOW: usize = 2048;
 /// Smallest packet the rate can cut to.
@@ -42,13 +44,21 @@ impl Link {
         let mut records = core::mem::take(&mut self.records);
         records.clear();
         let mut carried = Vec::new();
+        // Room for the acknowledgement is set aside first: a packet beyond the limit is not one.
+        let ack = self.owed_ack(now);
+        let limit = limit.saturating_sub(ack.as_ref().map_or(0, |(ack, _)| ack.len()));
         let mut eliciting = self.put_ping(&mut records);
         if may_elicit {
             self.put_owed(limit, &mut records, &mut carried);
             self.put_data(limit, &mut records, &mut carried);
         }
         eliciting |= !carried.is_empty();
-        self.put_ack(now, &mut records);
+        if let (Some((ack, due)), Some(live)) = (ack, &mut self.live)
+            && (due || !records.is_empty())
+        {
+            records.extend_from_slice(&ack);
+            (live.unacked, live.ack_at) = (0, None);
+        }
         let sent = !records.is_empty();
         if sent {
             self.seal(now, &records, eliciting, carried, out);
@@ -97,21 +107,18 @@ impl Link {
         due
     }
 
-    // Goes out when due, or along with anything else.
-    fn put_ack(&mut self, now: Instant, records: &mut Vec<u8>) {
-        let Some(live) = &mut self.live else { return };
+    // What is to be acknowledged, and whether that is due; if not, it goes along with anything else.
+    fn owed_ack(&self, now: Instant) -> Option<(Vec<u8>, bool)> {
+        let live = self.live.as_ref().filter(|live| live.unacked > 0)?;
         let due = live.ack_at.is_some_and(|at| at <= now);
-        if live.unacked == 0 || (records.is_empty() && !due) {
-            return;
-        }
         let delay = u64::try_from(now.since(live.largest_at).as_micros()).unwrap_or(u64::MAX);
-        let ack = live.session.arrived().ack(delay);
-        record::put(records, &Record::Ack(ack));
-        (live.unacked, live.ack_at) = (0, None);
+        let mut ack = Vec::new();
+        record::put(&mut ack, &Record::Ack(live.session.ack(delay)));
+        Some((ack, due))
     }
 
     fn put_owed(&mut self, limit: usize, records: &mut Vec<u8>, carried: &mut Vec<Carried>) {
-        const LONGEST: usize = record::MAX_LABEL + 64;
+        const LONGEST: usize = record::MAX_LABEL + OPEN_OVERHEAD;
         if let Some(live) = &mut self.live
             && core::mem::take(&mut live.owes_roster)
         {
@@ -142,20 +149,22 @@ impl Link {
         while let Some((class, id)) = self.schedule.next() {
             let Some(channel) = self.channels.get_mut(&id) else { continue };
             let Half::Send(send) = &channel.half else { continue };
-            let space = limit.saturating_sub(records.len());
+            let opens = channel.direction == Direction::ToMux && !channel.known;
+            let open = if opens { OPEN_OVERHEAD + channel.label.len() } else { 0 };
             let overhead = data_overhead(id, send.end(), limit);
-            if space < overhead + WORTHWHILE && !records.is_empty() {
+            let space = limit.saturating_sub(records.len());
+            if space < open + overhead + WORTHWHILE && !records.is_empty() {
                 self.schedule.put_back(class, id);
                 return;
             }
             channel.scheduled = false;
-            if channel.direction == Direction::ToMux && !channel.known {
+            if opens {
                 channel.owes.open = true;
                 put_channel(id, channel, records, carried);
             }
             let space = limit.saturating_sub(records.len()).saturating_sub(overhead);
             let before = records.len();
-            put_stretch(id, channel, space.max(WORTHWHILE), records, carried);
+            put_stretch(id, channel, space, records, carried);
             self.schedule.spend(class, records.len() - before);
             self.wake(id);
             if records.len() - start >= limit {
