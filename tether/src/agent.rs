@@ -1,7 +1,7 @@
 //! The event loop: boots the machine, runs the session, serves the link, and says when it is time to end.
 //!
-//! One task owns everything. A turn does all that can be done without waiting ([`Agent::turn`]); then the
-//! loop waits for any one of a closed set of events ([`Event`]) and takes the next turn. There is no other
+//! One task owns everything. A turn does all that can be done without waiting (`Agent::turn`); then the
+//! loop waits for any one of a closed set of events (`Event`) and takes the next turn. There is no other
 //! place where state changes.
 
 use std::io;
@@ -19,21 +19,16 @@ use wire::message::{MuxMessage, guest, mux};
 use wire::{GuestIdentity, Link, LinkConfig, Protection, Psk};
 
 use crate::boot::cmdline::Switches;
-use crate::boot::disk::{self, CONTAINERFS};
-use crate::boot::drivers::{Drivers, Probing, Urgency, controllers};
-use crate::boot::scsi::ScsiHosts;
+use crate::boot::hardware::Hardware;
 use crate::cgroup::{self, Cgroup};
 use crate::clock::Clock;
 use crate::line::{Line, LineError};
 use crate::process::failure::{FailureRecord, GENERAL};
 use crate::rootfs::{EtcFiles, Rootfs};
 use crate::session::{MAX_LINGER, RequestError, Session};
-use crate::uevent::{Announcement, Uevent, UeventSocket};
+use crate::uevent::{Announcement, UeventSocket};
 use crate::uplink::{News, Uplink, UplinkError};
 use crate::{identity, reap, sys};
-
-/// How long a disk is awaited on the usual controllers before IDE and SATA are probed as well.
-const FAST_DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a machine that is asked to stop goes on offering what the multiplexer has not taken.
 const STOP_LINGER: Duration = Duration::from_secs(2);
@@ -86,14 +81,6 @@ enum Event {
     Outcome(Option<FailureRecord>),
 }
 
-/// Waiting for the container's disk.
-#[derive(Debug, Clone, Copy)]
-struct DiskWait {
-    until: Instant,
-    /// When to look on the slow controllers as well.
-    slow_at: Option<Instant>,
-}
-
 struct Signals {
     children: Signal,
     stop: [Signal; 3],
@@ -102,14 +89,11 @@ struct Signals {
 /// The agent.
 struct Agent {
     spec: Spec,
-    drivers: Drivers,
-    scsi: ScsiHosts,
+    hardware: Hardware,
     /// Absent after it has failed: what runs goes on without new devices.
     uevents: Option<UeventSocket>,
     uplink: Uplink,
     session: Session,
-    disk: DiskWait,
-    disk_timeout: Duration,
     /// When to power off although the multiplexer has not taken everything; set when the session is over.
     linger_until: Option<Instant>,
     stopping: bool,
@@ -127,36 +111,25 @@ pub async fn run(switches: &Switches) -> Result<(), AgentError> {
     let kernel = |step| move |error| AgentError::Kernel { step, error };
     let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
-    let mut drivers = Drivers::new();
-    drivers.allow(Urgency::Config);
-    // Before the disk's driver: its probe would hold the ACPI lock that this needs as well, for 0.15 s.
+    let mut hardware = Hardware::begin();
     let answer = configured()?;
-    drivers.allow(Urgency::Disk);
-    if drivers.has_loaded("scsi_mod") {
-        // The disks behind a SCSI controller are found in a moment; their driver can be there already.
-        drivers.load("sd_mod", Probing::Asynchronous);
-    }
+    hardware.start_disks();
     let spec = Spec::from_pairs(answer.pairs).map_err(config_errors)?;
     let session = Session::new(&spec, spec.primary()?);
     let uplink = uplink(&spec)?;
-    let now = Instant::now();
-    let slow_at = if drivers.has_loaded("scsi_mod") { now + FAST_DISK_PATIENCE } else { now };
-    let disk = DiskWait { until: now + switches.disk_timeout, slow_at: Some(slow_at) };
-    let disk_timeout = switches.disk_timeout;
     let mut agent = Agent {
         spec,
-        drivers,
-        scsi: ScsiHosts::default(),
+        hardware,
         uevents: Some(uevents),
         uplink,
         session,
-        disk,
-        disk_timeout,
         linger_until: None,
         stopping: false,
         busy: false,
     };
-    agent.look_for_disk()?;
+    if let Some(disk) = agent.hardware.seek_disk(switches.disk_timeout) {
+        agent.start(&disk)?;
+    }
     loop {
         agent.turn()?;
         if agent.is_done() {
@@ -224,19 +197,20 @@ impl Agent {
             Event::Stop => self.stop(),
             Event::Outcome(failure) => {
                 self.session.started(failure, &mut self.uplink);
-                self.drivers.allow(Urgency::Later);
-                if !self.spec.mounts.is_empty() {
-                    self.scsi.look_everywhere();
+                self.hardware.process_runs(!self.spec.mounts.is_empty());
+            }
+            Event::Device(announcement) => {
+                let disk = match announcement {
+                    Announcement::Event(event) => self.hardware.announce(&event),
+                    Announcement::Overrun => self.hardware.look(),
+                };
+                if let Some(disk) = disk {
+                    self.start(&disk)?;
                 }
             }
-            Event::Device(Announcement::Event(event)) => self.device(&event)?,
             Event::NoMoreDevices(error) => {
                 warn!("device announcements have ended: {error}");
                 self.uevents = None;
-            }
-            Event::Device(Announcement::Overrun) => {
-                self.drivers.look();
-                self.look_for_disk()?;
             }
         }
         Ok(())
@@ -247,8 +221,12 @@ impl Agent {
     /// at once.
     fn turn(&mut self) -> Result<(), AgentError> {
         self.session.tick();
-        self.disk_due();
-        self.busy = self.session.is_running() && self.drivers.load_next();
+        if let Some(text) = self.hardware.due()
+            && self.session.is_waiting()
+        {
+            self.session.report_failure(GENERAL.into(), text, &mut self.uplink);
+        }
+        self.busy = self.session.is_running() && self.hardware.load_next();
         for round in 1..=ROUNDS {
             self.session.turn(&mut self.uplink);
             let mut news = Vec::new();
@@ -271,14 +249,15 @@ impl Agent {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let disk = self
-            .session
-            .is_waiting()
-            .then(|| self.disk.slow_at.unwrap_or(self.disk.until).min(self.disk.until));
-        [self.uplink.deadline(), self.session.deadline(), disk, self.linger_until]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.uplink.deadline(),
+            self.session.deadline(),
+            self.hardware.deadline(),
+            self.linger_until,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether nothing is left to do but to power off.
@@ -341,60 +320,11 @@ impl Agent {
         self.linger_until = self.linger_until.map(|until| until.min(soon));
     }
 
-    fn device(&mut self, event: &Uevent) -> Result<(), AgentError> {
-        if let Some(modalias) = event.modalias.as_deref().filter(|_| event.action == "add") {
-            self.drivers.serve(modalias);
-        }
-        let is_new = matches!(event.action.as_str(), "add" | "change");
-        if event.subsystem == "scsi_host" {
-            self.scsi.look();
-        }
-        match &event.devname {
-            Some(name) if self.session.is_waiting() && is_new && event.subsystem == "block" => {
-                debug!("block device {name} is here");
-                if disk::carries(name, CONTAINERFS) {
-                    self.start(&disk::node(name))
-                } else {
-                    Ok(())
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn look_for_disk(&mut self) -> Result<(), AgentError> {
-        self.scsi.look();
-        match disk::find(CONTAINERFS) {
-            Some(node) if self.session.is_waiting() => self.start(&node),
-            _ => Ok(()),
-        }
-    }
-
-    /// Looks further, or gives up, when the disk does not come.
-    fn disk_due(&mut self) {
-        if !self.session.is_waiting() {
-            return;
-        }
-        let now = Instant::now();
-        if self.disk.slow_at.is_some_and(|at| at <= now) {
-            self.disk.slow_at = None;
-            self.drivers.allow(Urgency::SlowDisk);
-            self.scsi.look_everywhere();
-        }
-        if self.disk.until <= now {
-            let seconds = self.disk_timeout.as_secs();
-            error!("no disk labeled {CONTAINERFS} came in {seconds} s; this machine has:");
-            for line in controllers().into_iter().chain(disk::survey()) {
-                error!("  {line}");
-            }
-            let text = format!(
-                "no disk with an ext4 file system labeled {CONTAINERFS} came in {seconds} s"
-            );
-            self.session.report_failure(GENERAL.into(), text, &mut self.uplink);
-        }
-    }
-
+    /// Starts the session in its root, unless it is over already.
     fn start(&mut self, device: &Path) -> Result<(), AgentError> {
+        if !self.session.is_waiting() {
+            return Ok(());
+        }
         info!("container root is {}", device.display());
         let rootfs = match Rootfs::mount(device, &self.etc()) {
             Ok(rootfs) => rootfs,

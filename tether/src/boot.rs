@@ -5,6 +5,7 @@ pub mod disk;
 pub mod drivers;
 pub mod filesystems;
 pub mod glob;
+pub mod hardware;
 pub mod modules;
 pub mod scsi;
 pub mod superblock;

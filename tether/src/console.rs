@@ -1,7 +1,7 @@
 //! The agent's log: human-readable lines on the second serial port, never on the first.
 //!
 //! A line looks like a kernel message, as both end in the same place: `[    2.345678] tether: text`. The port
-//! is written without waiting for more than [`PATIENCE`] per line: a console that nobody reads costs lines,
+//! is written without waiting for more than `PATIENCE` per line: a console that nobody reads costs lines,
 //! which are counted and reported with the next one that gets through, but never stops the agent.
 
 use std::fmt;

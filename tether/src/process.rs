@@ -1,7 +1,7 @@
 //! The container's process: what to start, and the start itself.
 //!
 //! [`start`] makes the namespaces and returns at once; the child then prepares its root and identity on its
-//! own ([`child`]) while the agent goes on serving the link. How that ended comes through
+//! own (`child`) while the agent goes on serving the link. How that ended comes through
 //! [`Starting::outcome`]: nothing when the program runs, a record when it does not.
 
 mod child;

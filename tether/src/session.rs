@@ -9,7 +9,7 @@
 //!
 //! It owns the process's streams and their relays. Signals and sizes that come early are kept until there is
 //! a program to receive them. The reaper never waits for output: an exit is noted at once, the output is
-//! drained beside it, and what still holds it open after [`DRAIN_PATIENCE`] of silence is abandoned. Output that
+//! drained beside it, and what still holds it open after `DRAIN_PATIENCE` of silence is abandoned. Output that
 //! the multiplexer does not take for the linger time is truncated, and the record says so.
 
 use std::os::fd::OwnedFd;

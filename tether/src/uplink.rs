@@ -3,7 +3,7 @@
 //! Two control channels are open at all times, one each way. The one towards the guest is replaced when the
 //! multiplexer at the other end is a new one, which cannot know how far into a message its predecessor was.
 //!
-//! Bounds: one frame on its way to the line; replies not yet taken by the link up to [`MAX_OUTBOX`], beyond
+//! Bounds: one frame on its way to the line; replies not yet taken by the link up to `MAX_OUTBOX`, beyond
 //! which no further requests are read, so that a peer which asks without listening only stops itself.
 
 use std::io;

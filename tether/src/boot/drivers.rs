@@ -67,6 +67,8 @@ pub struct Drivers {
     loaded: BTreeSet<String>,
     /// The urgencies whose turn has come.
     allowed: BTreeSet<Urgency>,
+    /// The urgencies of the devices that had their turn.
+    served: BTreeSet<Urgency>,
     /// Devices whose turn has not come, with their urgency.
     deferred: Vec<(Urgency, String)>,
     /// Modules whose turn has come, but not so urgently that anything should wait for them.
@@ -83,6 +85,7 @@ impl Drivers {
             index: ModuleIndex::parse(&read("modules.dep"), &read("modules.alias")),
             loaded: BTreeSet::new(),
             allowed: BTreeSet::new(),
+            served: BTreeSet::new(),
             deferred: Vec::new(),
             queue: VecDeque::new(),
         };
@@ -97,9 +100,9 @@ impl Drivers {
         }
     }
 
-    /// Whether a device of this urgency is waiting for its turn.
-    pub fn awaits(&self, urgency: Urgency) -> bool {
-        self.deferred.iter().any(|(deferred, _)| *deferred == urgency)
+    /// Whether a device of this urgency had its turn.
+    pub fn has_served(&self, urgency: Urgency) -> bool {
+        self.served.contains(&urgency)
     }
 
     /// Gives devices of this urgency their turn, those to come as well.
@@ -123,6 +126,7 @@ impl Drivers {
             }
             return;
         }
+        self.served.insert(urgency);
         let names: Vec<String> =
             self.index.drivers_for(modalias).into_iter().map(str::to_owned).collect();
         for name in names {
