@@ -4,7 +4,7 @@
 //!
 //! [`agent`] is the event loop and the only owner of state that changes; [`boot`] brings the machine up to
 //! the point where the container's disk is found; [`session`] is the container's life, [`rootfs`] and
-//! [`process`] turn its config into a running program; [`stdio`], [`relay`], [`uplink`] and [`line`] carry
+//! [`process`] turn its config into a running program; [`stdio`], [`relay`], [`uplink`] and [`mod@line`] carry
 //! its bytes; [`power`] ends it all.
 //!
 //! # What is deliberately absent
