@@ -173,7 +173,7 @@ pub mod request {
 #[derive(Clone, PartialEq, Message)]
 pub struct Input {
     /// What it is.
-    #[prost(oneof = "input::Body", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "input::Body", tags = "1, 2")]
     pub body: Option<input::Body>,
 }
 
@@ -188,12 +188,6 @@ pub mod input {
         /// Standard input ends.
         #[prost(message, tag = "2")]
         End(super::request::Hello),
-        /// The terminal has a new size; the container's name is ignored.
-        #[prost(message, tag = "3")]
-        Resize(super::request::Resize),
-        /// A signal for the process; the container's name is ignored.
-        #[prost(message, tag = "4")]
-        Kill(super::request::Kill),
     }
 }
 

@@ -2,11 +2,12 @@
 
 use crate::api::{Input, Receiver, Sender, answer, input, request};
 use crate::client::{self, Client, ClientError};
-use crate::terminal::{DetachKeys, Raw, Typed, size};
+use crate::terminal::{DetachKeys, Raw, Sifted, Typed, size};
 use bytes::Bytes;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Signals passed on to the process (Docker's `--sig-proxy`).
 const PROXIED: [i32; 6] = [1, 2, 3, 10, 12, 15];
@@ -25,6 +26,8 @@ pub struct Attach {
     pub detach_keys: DetachKeys,
     /// Pass signals on.
     pub sig_proxy: bool,
+    /// Say on a terminal that the VM boots, until there is output.
+    pub boots: bool,
 }
 
 /// How attaching ended.
@@ -42,6 +45,7 @@ pub struct Session {
     attach: Attach,
     attached: answer::Attached,
     signals: Vec<(i32, Signal)>,
+    client: Client,
     sender: Sender,
     receiver: Receiver,
 }
@@ -58,7 +62,7 @@ impl Session {
         match client::next(&mut receiver).await? {
             answer::Body::Attached(attached) => {
                 let signals = if attach.sig_proxy { proxied()? } else { Vec::new() };
-                Ok(Self { attach, attached, signals, sender, receiver })
+                Ok(Self { attach, attached, signals, client: client.clone(), sender, receiver })
             }
             _ => Err(ClientError::Odd),
         }
@@ -66,46 +70,41 @@ impl Session {
 
     /// Connects the standard streams until the container ends or the user detaches.
     ///
+    /// Input waits when the process does not read it; signals and sizes have connections of their
+    /// own, so they get through all the same.
+    ///
     /// # Errors
     /// [`ClientError`], also for a terminal or output that cannot be used.
     pub async fn run(self) -> Result<End, ClientError> {
-        let Self { attach, attached, mut signals, mut sender, mut receiver } = self;
+        let Self { attach, attached, mut signals, client, sender, mut receiver } = self;
         let tty = attached.tty;
         let stdin = attach.stdin && attached.open_stdin;
         let raw = if tty && stdin { Raw::enter()? } else { None };
-        let mut typed = raw.as_ref().map(|_| Typed::new(attach.detach_keys));
-        let mut keys = stdin.then(read_stdin);
+        let typed = raw.as_ref().map(|_| Typed::new(attach.detach_keys));
+        // Without input the sending half stays open all the same: closing it hangs up.
+        let (mut detached, _open) = match stdin {
+            true => (Some(tokio::spawn(forward(sender, typed))), None),
+            false => (None, Some(sender)),
+        };
         let mut resized = signal(SignalKind::window_change())?;
         if tty {
-            send_size(&mut sender).await?;
+            tell_size(&client, &attach.container);
         }
+        let mut boot = Boot::new(attach.boots && io::stderr().is_terminal());
         let end = loop {
             tokio::select! {
-                answer = client::next(&mut receiver) => match answer? {
+                answer = client::next(&mut receiver) => match boot.over(answer)? {
                     answer::Body::Output(output) => if show(&output).is_err() {
                         break End::Detached;
                     },
                     answer::Body::Exit(exit) => break End::Exit(exit),
                     _ => return Err(ClientError::Odd),
                 },
-                bytes = next_key(&mut keys), if keys.is_some() => {
-                    let Some(bytes) = bytes else {
-                        keys = None;
-                        send(&mut sender, input::Body::End(request::Hello {})).await?;
-                        continue;
-                    };
-                    let (bytes, detach) = sift(&mut typed, bytes);
-                    if !bytes.is_empty() {
-                        send(&mut sender, input::Body::Bytes(bytes)).await?;
-                    }
-                    if detach {
-                        break End::Detached;
-                    }
-                }
-                _ = resized.recv(), if tty => send_size(&mut sender).await?,
+                () = done(&mut detached) => break End::Detached,
+                () = boot.tick(), if boot.is_shown => {}
+                _ = resized.recv(), if tty => tell_size(&client, &attach.container),
                 number = any(&mut signals), if !signals.is_empty() => {
-                    let kill = request::Kill { container: String::new(), signal: number };
-                    send(&mut sender, input::Body::Kill(kill)).await?;
+                    tell_signal(&client, &attach.container, number);
                 }
             }
         };
@@ -114,27 +113,77 @@ impl Session {
     }
 }
 
-async fn send(sender: &mut Sender, body: input::Body) -> Result<(), ClientError> {
-    // A daemon that has closed its end has said why in what is still to be read.
-    match sender.send(&Input { body: Some(body) }).await {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+// Moves standard input to the daemon. Returns when the user detaches, and else never: the end of
+// input is not the end of being attached.
+async fn forward(mut sender: Sender, mut typed: Option<Typed>) {
+    let mut keys = read_stdin();
+    while let Some(bytes) = keys.recv().await {
+        let sifted = match &mut typed {
+            None => Sifted { bytes: bytes.into(), detach: false },
+            Some(typed) => typed.sift(&bytes),
+        };
+        if !sifted.bytes.is_empty() {
+            send(&mut sender, input::Body::Bytes(sifted.bytes.into())).await;
+        }
+        if sifted.detach {
+            return;
+        }
+    }
+    send(&mut sender, input::Body::End(request::Hello {})).await;
+    std::future::pending().await
+}
+
+// A daemon that has closed its end says why in what is still to be read from it.
+async fn send(sender: &mut Sender, body: input::Body) {
+    sender.send(&Input { body: Some(body) }).await.ok();
+}
+
+async fn done(task: &mut Option<JoinHandle<()>>) {
+    match task {
+        Some(task) => task.await.unwrap_or_default(),
+        None => std::future::pending().await,
     }
 }
 
-async fn send_size(sender: &mut Sender) -> Result<(), ClientError> {
-    let Some((rows, columns)) = size() else { return Ok(()) };
-    let resize = request::Resize { container: String::new(), rows, columns };
-    send(sender, input::Body::Resize(resize)).await
+fn tell_size(client: &Client, container: &str) {
+    let Some((rows, columns)) = size() else { return };
+    let (client, container) = (client.clone(), container.to_owned());
+    // A container that is just ending takes no size, and needs none.
+    tokio::spawn(async move { client.resize(container, rows, columns).await.ok() });
 }
 
-fn sift(typed: &mut Option<Typed>, bytes: Bytes) -> (Bytes, bool) {
-    match typed {
-        None => (bytes, false),
-        Some(typed) => {
-            let sifted = typed.sift(&bytes);
-            (sifted.bytes.into(), sifted.detach)
+fn tell_signal(client: &Client, container: &str, number: i32) {
+    let (client, container) = (client.clone(), container.to_owned());
+    tokio::spawn(async move { client.kill(container, number).await.ok() });
+}
+
+/// A line on standard error that counts the seconds of a boot, and goes when there is output.
+struct Boot {
+    is_shown: bool,
+    seconds: tokio::time::Interval,
+    n: u32,
+}
+
+impl Boot {
+    fn new(is_shown: bool) -> Self {
+        let second = std::time::Duration::from_secs(1);
+        let start = tokio::time::Instant::now() + second;
+        Self { is_shown, seconds: tokio::time::interval_at(start, second), n: 0 }
+    }
+
+    async fn tick(&mut self) {
+        self.seconds.tick().await;
+        self.n += 1;
+        eprint!("\rcontainervm: the VM boots, {} s ", self.n);
+    }
+
+    // Passes `answer` on, with the line wiped before it is shown.
+    fn over<T>(&mut self, answer: T) -> T {
+        if self.is_shown && self.n > 0 {
+            eprint!("\r\x1b[K");
         }
+        self.is_shown = false;
+        answer
     }
 }
 
@@ -170,13 +219,6 @@ fn read_stdin() -> mpsc::Receiver<Bytes> {
         }
     });
     receiver
-}
-
-async fn next_key(keys: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
-    match keys {
-        Some(keys) => keys.recv().await,
-        None => None,
-    }
 }
 
 fn proxied() -> io::Result<Vec<(i32, Signal)>> {

@@ -6,19 +6,30 @@ pub mod serialmux;
 use std::process::ExitCode;
 
 /// Runs a program: reads its command line, does what it says, gives the exit code.
-pub fn main<F, Done>(program: &str, run: F) -> ExitCode
+pub fn main<Cli, F, Done>(program: &str, run: F) -> ExitCode
 where
-    F: FnOnce() -> Done,
+    Cli: clap::Parser,
+    F: FnOnce(Cli) -> Done,
     Done: Future<Output = anyhow::Result<ExitCode>>,
 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(program, &error.into()),
     };
-    let done = runtime.block_on(async { run().await });
+    let done = runtime.block_on(async { run(cli).await });
     // A thread may sit in a read of standard input, which nothing can end.
     runtime.shutdown_background();
     done.unwrap_or_else(|error| fail(program, &error))
+}
+
+// clap's own code for a wrong command line, 2, could be the container's as well; Docker gives 125.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let printed = error.print().is_ok();
+    ExitCode::from(if error.use_stderr() || !printed { 125 } else { 0 })
 }
 
 /// Prints an error as one line and gives the exit code for it, as Docker does: 125.

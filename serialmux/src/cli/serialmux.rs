@@ -320,6 +320,7 @@ async fn attach(client: &Client, args: AttachArgs) -> anyhow::Result<ExitCode> {
         from_start: false,
         detach_keys: args.detach_keys,
         sig_proxy: args.sig_proxy,
+        boots: false,
     };
     match Session::open(client, attach).await?.run().await? {
         End::Exit(exit) => Ok(ended("serialmux", &exit)),

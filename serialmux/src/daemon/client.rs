@@ -204,8 +204,7 @@ async fn attached(
     }
 }
 
-// Moves a client's input until it hangs up. It goes on reading when the process does not, so that
-// resizes and signals get through: only bytes wait.
+// Moves a client's input until it hangs up. Waits with it when the process does not read.
 async fn pump(handle: Arc<Handle>, mut receiver: Receiver, stdin: bool) -> io::Error {
     let inputs = handle.inputs();
     loop {
@@ -217,29 +216,12 @@ async fn pump(handle: Arc<Handle>, mut receiver: Receiver, stdin: bool) -> io::E
         let input = match message.body {
             Some(input::Body::Bytes(bytes)) => Input::Bytes(bytes),
             Some(input::Body::End(_)) => Input::End,
-            Some(input::Body::Resize(request::Resize { rows, columns, .. })) => {
-                request_aside(&handle, resize_request(&handle, rows, columns));
-                continue;
-            }
-            Some(input::Body::Kill(request::Kill { signal, .. })) => {
-                request_aside(&handle, signal_request(&handle, signal));
-                continue;
-            }
             None => continue,
         };
         if stdin && inputs.send(input).await.is_err() {
             return io::ErrorKind::BrokenPipe.into();
         }
     }
-}
-
-fn request_aside(handle: &Arc<Handle>, body: mux::Body) {
-    let handle = Arc::clone(handle);
-    tokio::spawn(async move {
-        if let Err(error) = handle.request(body).await {
-            tracing::debug!(error, "request of an attached client");
-        }
-    });
 }
 
 // Sends output as it comes until the run has ended and all of it was sent.

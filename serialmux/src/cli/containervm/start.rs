@@ -104,6 +104,7 @@ pub(super) async fn start(
                 from_start: false,
                 detach_keys: how.detach_keys.clone(),
                 sig_proxy: how.sig_proxy,
+                boots: true,
             };
             Some(Session::open(&client, attach).await?)
         }
