@@ -1,0 +1,169 @@
+//! What happens to a link from outside: pipes, bytes, timers, and sessions that begin and end.
+
+use super::{Event, FIRST_CREDIT, Half, Link, Live, MAX_BACKOFF, Owes};
+use crate::frame::{Deframer, Frame};
+use crate::packet::{HEADER_LEN, Header, Kind, SEAL_LEN, clear_body};
+use crate::session::{OpenError, Session};
+use crate::time::{Duration, Instant};
+
+impl Link {
+    /// A new session for the same guest and boot, on a new pipe. Mux only.
+    pub fn install(&mut self, now: Instant, session: Session) {
+        self.deframer = Deframer::new(self.config.max_packet + HEADER_LEN + SEAL_LEN);
+        self.begin(now, session);
+    }
+
+    /// The pipe is gone. Mux only: a guest cannot know.
+    pub fn handle_disconnected(&mut self) {
+        self.end_session("the pipe is gone".into());
+    }
+
+    /// Bytes came from the line.
+    pub fn handle_bytes(&mut self, now: Instant, mut input: &[u8]) {
+        self.stats.bytes_in += input.len() as u64;
+        let mut deframer = core::mem::replace(&mut self.deframer, Deframer::new(0));
+        while let Some(frame) = deframer.next(&mut input) {
+            match frame {
+                Frame::Packet { packet, .. } => self.handle_packet(now, packet),
+                Frame::Noise(raw) => self.stats.noise_bytes += raw.len() as u64,
+                Frame::Overlong(n) => self.stats.noise_bytes += n as u64,
+            }
+        }
+        self.deframer = deframer;
+    }
+
+    fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
+        let Ok((header, _)) = Header::parse(packet) else {
+            self.stats.noise_bytes += packet.len() as u64;
+            return;
+        };
+        if matches!(header.kind, Kind::Sealed | Kind::Plain) {
+            self.handle_sealed(now, header, packet);
+            return;
+        }
+        let Ok(body) = clear_body(packet) else {
+            self.stats.damaged += 1;
+            return;
+        };
+        self.stats.packets_in += 1;
+        match (header.kind, &mut self.responder) {
+            (Kind::Hello, Some(responder)) => match responder.hello(now, header.tag, body) {
+                Ok(Some(session)) => self.pending = Some(session),
+                Ok(None) => {}
+                Err(_) => self.stats.damaged += 1,
+            },
+            (Kind::Solicit, Some(responder)) => responder.solicited(now),
+            (Kind::Beacon, None) => self.beacon(now, header.number),
+            _ => self.stats.strays += 1,
+        }
+    }
+
+    // A beacon under way when the session began means nothing. One of another boot does, and so
+    // does a second one with nothing sealed in between: that guest has no session.
+    fn beacon(&mut self, now: Instant, boot_tag: u32) {
+        const STRAGGLER: Duration = Duration::from_millis(500);
+        let same_boot = self
+            .last_peer
+            .and_then(|id| id.first_chunk().copied())
+            .is_some_and(|tag| u32::from_le_bytes(tag) == boot_tag);
+        let first = *self.beacon_at.get_or_insert(now);
+        let asks = !same_boot || self.live.is_none() || now.since(first) >= STRAGGLER;
+        if asks && !self.events.contains(&Event::Greet) {
+            self.events.push_back(Event::Greet);
+        }
+    }
+
+    fn handle_sealed(&mut self, now: Instant, header: Header, packet: &[u8]) {
+        let mut records = core::mem::take(&mut self.records);
+        match self.open(now, header, packet, &mut records) {
+            Ok(number) => {
+                self.stats.packets_in += 1;
+                self.apply(now, number, &records);
+            }
+            Err(OpenError::Stray) => self.stats.strays += 1,
+            Err(OpenError::Duplicate(_)) => self.stats.duplicates += 1,
+            Err(OpenError::Damaged(_)) => self.stats.damaged += 1,
+        }
+        self.records = records;
+    }
+
+    // The first packet that opens under the pending session's keys makes it the live one: only
+    // then is it known that the hello was no replay.
+    fn open(
+        &mut self,
+        now: Instant,
+        header: Header,
+        packet: &[u8],
+        records: &mut Vec<u8>,
+    ) -> Result<u64, OpenError> {
+        if let Some(pending) = &self.pending
+            && let Ok(number) = pending.open(header, packet, records)
+        {
+            if let Some(session) = self.pending.take() {
+                self.begin(now, session);
+            }
+            return Ok(number);
+        }
+        let live = self.live.as_ref().ok_or(OpenError::Stray)?;
+        live.session.open(header, packet, records)
+    }
+
+    /// The moment [`poll_timeout`](Self::poll_timeout) named has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let is_mux = self.responder.is_none();
+        let Some(live) = &mut self.live else { return };
+        if live.probe_at.is_some_and(|at| at <= now) {
+            live.ping = true;
+            live.probe_at = None;
+            let pto = live.rtt.pto(self.config.ack_delay);
+            live.backoff = (live.backoff.max(pto) * 3 / 2).min(MAX_BACKOFF);
+            self.stats.probes += 1;
+        }
+        if is_mux && now.since(live.heard_at) >= self.config.keepalive && live.in_flight.is_empty()
+        {
+            live.ping = true;
+        }
+    }
+
+    pub(super) fn begin(&mut self, now: Instant, session: Session) {
+        let peer = session.peer().clone();
+        let peer_is_new = self.last_peer != Some(peer.id);
+        self.last_peer = Some(peer.id);
+        self.stats.sessions += 1;
+        self.schedule.clear();
+        self.dirty.clear();
+        let is_guest = self.responder.is_some();
+        for (id, channel) in &mut self.channels {
+            channel.scheduled = false;
+            channel.known = false;
+            channel.in_roster = true;
+            channel.owes = Owes { open: is_guest, ..Owes::default() };
+            if is_guest {
+                self.dirty.insert(*id);
+            }
+            match &mut channel.half {
+                Half::Send(send) if is_guest && !channel.taken => send.restart(FIRST_CREDIT),
+                Half::Send(send) => send.suspend(),
+                Half::Recv(recv) if peer_is_new => recv.forget_ahead(),
+                Half::Recv(_) => {}
+            }
+        }
+        self.resets.values_mut().for_each(|(_, due)| *due = true);
+        let mut live = Live::new(session, now);
+        live.owes_roster = is_guest;
+        (self.roster, self.roster_seen) = (is_guest.then_some(self.channels.len() as u64), 0);
+        self.live = Some(live);
+        if let Some(responder) = &mut self.responder {
+            responder.settled();
+        }
+        let all: Vec<_> = self.channels.keys().copied().collect();
+        all.into_iter().for_each(|id| self.wake(id));
+        self.events.push_back(Event::Established { peer, peer_is_new });
+    }
+
+    pub(super) fn end_session(&mut self, reason: String) {
+        if self.live.take().is_some() {
+            self.events.push_back(Event::Lost { reason });
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What the owner wants of a link: channels opened, written, read, released, ended.
+
+use super::{Channel, Event, FIRST_CREDIT, Half, Link, LinkError, Open, Owes};
+use crate::channel::{ChannelId, Class, Direction};
+use crate::record::{MAX_LABEL, ResetCode};
+use crate::recv::RecvHalf;
+use crate::send::SendHalf;
+use bytes::Bytes;
+
+impl Link {
+    /// Opens a channel. Guest only.
+    ///
+    /// # Errors
+    /// [`LinkError`] beyond the configured bounds.
+    pub fn open_channel(&mut self, open: Open) -> Result<ChannelId, LinkError> {
+        if self.channels.len() >= self.config.max_channels {
+            return Err(LinkError::Channels(self.channels.len()));
+        }
+        if open.label.len() > MAX_LABEL {
+            return Err(LinkError::Label(open.label.len()));
+        }
+        let id = ChannelId(self.next_id);
+        self.next_id += 1;
+        let half = match open.direction {
+            Direction::ToMux => {
+                Half::Send(SendHalf::new(0, self.config.send_buffer, FIRST_CREDIT, true))
+            }
+            Direction::ToGuest => Half::Recv(RecvHalf::new(0, self.config.receive_window)),
+        };
+        let owes = Owes { open: true, ..Owes::default() };
+        self.insert(id, open.direction, open.class, open.label.into(), half, owes);
+        Ok(id)
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        id: ChannelId,
+        direction: Direction,
+        class: Class,
+        label: Bytes,
+        half: Half,
+        owes: Owes,
+    ) {
+        let channel = Channel {
+            direction,
+            class,
+            label,
+            half,
+            scheduled: false,
+            known: false,
+            undecided: false,
+            taken: false,
+            in_roster: false,
+            owes,
+            readable_told: false,
+            finished_told: false,
+            full: false,
+            closing: false,
+        };
+        self.channels.insert(id, channel);
+        if owes.any() {
+            self.dirty.insert(id);
+        }
+    }
+
+    /// Takes a channel the guest opened and goes on at `next`: everything below is durable here.
+    /// For a channel on which the mux sends, `next` is ignored. Mux only.
+    pub fn accept(&mut self, id: ChannelId, next: u64) {
+        let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.undecided) else {
+            return;
+        };
+        channel.undecided = false;
+        if let Half::Recv(recv) = &mut channel.half {
+            recv.start_at(next, self.config.receive_window);
+            channel.owes.accept = true;
+            self.dirty.insert(id);
+            self.tell_readable(id);
+        } else {
+            self.wake(id);
+        }
+    }
+
+    /// Does not take a channel the guest opened. Mux only.
+    pub fn refuse(&mut self, id: ChannelId) {
+        self.reset(id, ResetCode::Refused);
+    }
+
+    /// Gives a channel up, whatever it still holds.
+    pub fn abandon(&mut self, id: ChannelId) {
+        self.reset(id, ResetCode::Abandoned);
+    }
+
+    pub(super) fn reset(&mut self, id: ChannelId, code: ResetCode) {
+        self.forget(id);
+        // Bounded: an id is in here only until the peer has acknowledged, or its OPEN comes again.
+        if self.resets.len() < self.config.max_channels {
+            self.resets.insert(id, (code, true));
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: ChannelId) {
+        self.channels.remove(&id);
+        self.dirty.remove(&id);
+        self.gone.insert(id.0.into()..u64::from(id.0) + 1);
+    }
+
+    /// How many bytes [`write`](Self::write) would take now.
+    pub fn room(&self, id: ChannelId) -> usize {
+        match self.channels.get(&id).map(|channel| &channel.half) {
+            Some(Half::Send(send)) => send.room(),
+            _ => 0,
+        }
+    }
+
+    /// Writes to a channel as much as there is room for, and says how much that was. When it was
+    /// less than all, [`Event::Writable`] follows.
+    pub fn write(&mut self, id: ChannelId, bytes: &[u8]) -> usize {
+        let Some(channel) = self.channels.get_mut(&id) else { return 0 };
+        let Half::Send(send) = &mut channel.half else { return 0 };
+        let n = send.write(bytes);
+        channel.full = send.room() == 0;
+        self.wake(id);
+        n
+    }
+
+    /// Offset after the last byte written to, or received in order on, a channel.
+    pub fn offset(&self, id: ChannelId) -> Option<u64> {
+        self.channels.get(&id).map(|channel| match &channel.half {
+            Half::Send(send) => send.end(),
+            Half::Recv(recv) => recv.next(),
+        })
+    }
+
+    /// Ends a stream after what was written.
+    pub fn finish(&mut self, id: ChannelId) {
+        if let Some(Channel { half: Half::Send(send), .. }) = self.channels.get_mut(&id) {
+            send.finish();
+            self.wake(id);
+        }
+    }
+
+    /// Reads up to `max` bytes in order.
+    pub fn read(&mut self, id: ChannelId, max: usize) -> Bytes {
+        let Some(channel) = self.channels.get_mut(&id) else { return Bytes::new() };
+        let Half::Recv(recv) = &mut channel.half else { return Bytes::new() };
+        let bytes = recv.read(max);
+        channel.readable_told = recv.is_readable();
+        self.tell_finished(id);
+        bytes
+    }
+
+    /// Everything below `offset` is durable: the peer may forget it and send more.
+    pub fn release(&mut self, id: ChannelId, offset: u64) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Half::Recv(recv) = &mut channel.half else { return };
+        if offset > recv.released() {
+            recv.release(offset);
+            channel.owes.release = true;
+            self.dirty.insert(id);
+        }
+    }
+
+    /// A finished stream is durable to its end: the channel goes away once the peer knows.
+    pub fn close(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Half::Recv(recv) = &mut channel.half else { return };
+        recv.release(recv.next());
+        channel.owes.release = true;
+        channel.closing = true;
+        self.dirty.insert(id);
+    }
+
+    /// Asks the peer for a sign of life, and for the round-trip time.
+    pub fn ping(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.ping = true;
+        }
+    }
+
+    pub(super) fn wake(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Half::Send(send) = &channel.half else { return };
+        if self.live.is_some() && !channel.scheduled && !channel.undecided && send.is_ready() {
+            channel.scheduled = true;
+            self.schedule.wake(channel.class, id);
+        }
+    }
+
+    pub(super) fn tell_readable(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Half::Recv(recv) = &channel.half else { return };
+        if recv.is_readable() && !channel.readable_told && !channel.undecided {
+            channel.readable_told = true;
+            self.events.push_back(Event::Readable(id));
+        }
+        self.tell_finished(id);
+    }
+
+    pub(super) fn tell_finished(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Half::Recv(recv) = &channel.half else { return };
+        if recv.is_drained() && !channel.finished_told && !channel.undecided {
+            channel.finished_told = true;
+            self.events.push_back(Event::Finished(id));
+        }
+    }
+}
