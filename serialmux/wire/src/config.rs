@@ -7,9 +7,7 @@ pub const PROTOCOLS: (u32, u32) = (1, 1);
 
 /// Bounds of a link.
 ///
-/// Memory of one end, at most: `max_packet` × 4 for frames, `window` of references to sent
-/// packets, and per channel `send_buffer` (sending) or `receive_window` (receiving), times
-/// `max_channels`.
+/// What one end holds is bounded by them, see [`memory_limit`](Self::memory_limit).
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
     /// Most record bytes in one packet either way. Larger costs latency behind it on a slow line.
@@ -33,6 +31,24 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
+    /// Most bytes one end holds with so many channels open, the allocator's slack apart, whatever
+    /// the peer does:
+    ///
+    /// - frames: 5 × (`max_packet` + 1 KiB);
+    /// - notes on what is on the way: 32 × (`window` + `max_packet` + 1 KiB), as a record of four
+    ///   bytes can take a note of a hundred;
+    /// - ids of channels gone, reset or to be told: 64 × `max_channels`;
+    /// - per channel: 1 KiB, and the larger of a sender's 2 × `send_buffer` and a receiver's
+    ///   `receive_window` + 4,096 scattered pieces × 64 bytes.
+    pub fn memory_limit(&self, channels: usize) -> usize {
+        let packet = self.max_packet + 1024;
+        let window = usize::try_from(self.receive_window).unwrap_or(usize::MAX);
+        let receiver = window.saturating_add(crate::recv::MAX_AHEAD * 64);
+        let channel = receiver.max(2 * self.send_buffer).saturating_add(1024);
+        let fixed = 5 * packet + 32 * (self.window + packet) + 64 * self.max_channels;
+        fixed.saturating_add(channels.saturating_mul(channel))
+    }
+
     /// For a 16550 serial port, emulated or real: 10 KB/s to 1 MB/s.
     pub fn uart() -> Self {
         Self {

@@ -59,6 +59,11 @@ impl Deframer {
         }
     }
 
+    /// Bytes it holds.
+    pub(crate) fn memory(&self) -> usize {
+        self.partial.len() + self.packet.len() + self.raw.len()
+    }
+
     /// Takes bytes off the front of `input` up to the end of the next frame.
     ///
     /// `None` when `input` is used up; call again with more. Empty frames are passed over, so a

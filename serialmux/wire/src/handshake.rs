@@ -119,6 +119,8 @@ pub enum HandshakeError {
 #[derive(Debug)]
 pub(crate) struct Offer {
     noise: Option<Box<snow::HandshakeState>>,
+    /// The hello's payload, where nothing seals it.
+    payload: Vec<u8>,
     /// The HELLO packet; repeated as it is.
     pub(crate) packet: Vec<u8>,
 }
@@ -134,7 +136,7 @@ impl Offer {
     ) -> Result<Self, HandshakeError> {
         let payload = hello.encode_to_vec();
         let (noise, message) = match protection {
-            Protection::Plain => (None, payload),
+            Protection::Plain => (None, payload.clone()),
             Protection::Sealed => {
                 let mut noise = builder(entropy)?.psk(0, psk.bytes())?.build_initiator()?;
                 let message = write(&mut noise, &payload)?;
@@ -144,13 +146,13 @@ impl Offer {
         let mut body = vec![protection as u8];
         body.extend(message);
         let packet = packet::clear(Header { kind: Kind::Hello, tag, number: 0 }, &body);
-        Ok(Self { noise, packet })
+        Ok(Self { noise, payload, packet })
     }
 
     /// Reads the body of a HELLO-REPLY. The offer can be answered only once.
     pub(crate) fn answered(&mut self, body: &[u8]) -> Result<(Keys, GuestHello), HandshakeError> {
         let Some(noise) = &mut self.noise else {
-            return Ok((Keys::plain(true), GuestHello::decode(body)?));
+            return Ok((Keys::plain(true, &self.payload, body), GuestHello::decode(body)?));
         };
         let payload = read(noise, body)?;
         let hello = GuestHello::decode(&payload[..])?;
@@ -174,7 +176,9 @@ pub(crate) fn answer(
     if protection == Protection::Plain {
         let hello = MuxHello::decode(message)?;
         let reply = reply(&hello)?;
-        return Ok((reply.encode_to_vec(), Keys::plain(false), hello, reply));
+        let body = reply.encode_to_vec();
+        let keys = Keys::plain(false, message, &body);
+        return Ok((body, keys, hello, reply));
     }
     let mut noise = builder(entropy)?.psk(0, psk.bytes())?.build_responder()?;
     let hello = MuxHello::decode(&read(&mut noise, message)?[..])?;

@@ -76,6 +76,15 @@ impl RangeSet {
         self.0.iter().rev().map(|(s, e)| *s..*e)
     }
 
+    /// Joins the two lowest ranges, and with them what lies between.
+    pub fn close_lowest_gap(&mut self) {
+        if let Some(low) = self.pop_first()
+            && let Some(next) = self.first()
+        {
+            self.insert(low.start..next.end);
+        }
+    }
+
     /// Number of ranges.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -80,7 +80,7 @@ pub enum Record<'a> {
     },
     /// How many channels the guest carries over into this session.
     Roster {
-        /// Number of OPENs that are not fresh.
+        /// Number of channels told by an OPEN that is not fresh, or by a RESET of code 4 instead.
         carried: u64,
     },
     /// The session ends.
@@ -121,6 +121,9 @@ pub enum ResetCode {
     Abandoned = 2,
     /// The receiver refuses it.
     Refused = 3,
+    /// The guest dropped a channel it carried over before the mux was known to have heard of it:
+    /// counts in place of its OPEN.
+    Carried = 4,
 }
 
 /// Why bytes under a good seal are still not records: a defect of the peer. Class: close the session.

@@ -14,6 +14,9 @@ pub(crate) enum RecvError {
         /// The credit granted.
         limit: u64,
     },
+    /// More scattered pieces than any honest loss leaves.
+    #[error("more than {MAX_AHEAD} pieces ahead of a gap")]
+    Scattered,
     /// Two different ends, or bytes after the end.
     #[error("stream of {expected} bytes now ends at {found}")]
     End {
@@ -24,9 +27,13 @@ pub(crate) enum RecvError {
     },
 }
 
+/// Pieces kept beyond a gap. An honest sender has at most a window of packets on the way, each of
+/// 23 bytes or more, so fewer than 3,000 of them.
+pub(crate) const MAX_AHEAD: usize = 4096;
+
 /// Bytes received and not yet read, with what the sender may send next.
 ///
-/// Memory: at most `window` bytes, whatever the order they come in.
+/// Memory: at most `window` bytes, whatever the order they come in, in at most [`MAX_AHEAD`] pieces.
 #[derive(Debug)]
 pub(crate) struct RecvHalf {
     /// Offset after the last byte in order.
@@ -70,6 +77,12 @@ impl RecvHalf {
         self.advertised
     }
 
+    /// Bytes it holds, and what it remembers of them.
+    pub(crate) fn memory(&self) -> usize {
+        let ahead: usize = self.ahead.values().map(Bytes::len).sum();
+        self.unread.len() + ahead + self.ahead.len() * size_of::<(u64, Bytes)>()
+    }
+
     /// Whether there are bytes to read.
     pub(crate) fn is_readable(&self) -> bool {
         !self.unread.is_empty()
@@ -78,6 +91,11 @@ impl RecvHalf {
     /// Whether the end has come and every byte before it was read.
     pub(crate) fn is_drained(&self) -> bool {
         self.fin == Some(self.next) && self.unread.is_empty()
+    }
+
+    /// Whether the end has come and every byte before it.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.fin == Some(self.next)
     }
 
     /// Bytes arrived. Returns whether the stream moved on (new bytes in order, or its end).
@@ -100,6 +118,11 @@ impl RecvHalf {
             return Err(RecvError::End { expected, found: end });
         }
         let before = self.next();
+        if fin && self.fin.is_none() && end + 1 == self.next {
+            // Taken over with its end already durable: where that was is only now known.
+            (self.next, self.fin) = (end, Some(end));
+            return Ok(false);
+        }
         if fin {
             if end < self.next
                 || self.ahead.last_key_value().is_some_and(|(o, b)| o + b.len() as u64 > end)
@@ -109,6 +132,9 @@ impl RecvHalf {
             self.fin = Some(end);
         }
         self.place(offset, bytes);
+        if self.ahead.len() > MAX_AHEAD {
+            return Err(RecvError::Scattered);
+        }
         Ok(self.next() != before)
     }
 
@@ -170,9 +196,9 @@ impl RecvHalf {
             self.unread.advance(known.min(self.unread.len()));
         } else {
             self.unread.clear();
-            self.next = offset;
+            self.next = self.fin.map_or(offset, |fin| offset.min(fin));
             self.ahead.retain(|start, held| start + held.len() as u64 > offset);
-            self.place(offset, &[]);
+            self.place(self.next, &[]);
         }
         self.released = self.released.max(offset);
     }

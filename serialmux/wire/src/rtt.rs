@@ -4,6 +4,8 @@ use crate::time::{Duration, Instant};
 
 const INITIAL_PTO: Duration = Duration::from_millis(500);
 const MIN_PTO: Duration = Duration::from_millis(50);
+/// However long a round trip seemed, asking again costs 25 bytes.
+const MAX_PTO: Duration = Duration::from_secs(5);
 /// A sample this long after a silence is a suspended machine, not a slow line.
 const SUSPENDED: Duration = Duration::from_secs(2);
 
@@ -21,6 +23,8 @@ impl Rtt {
     /// A packet was acknowledged `sample` after it was sent.
     pub(crate) fn sample(&mut self, sample: Duration) {
         let Some(smoothed) = self.smoothed else {
+            // The first may span a suspension, too, and there is nothing to compare it with.
+            let sample = sample.min(SUSPENDED);
             self.smoothed = Some(sample);
             self.variation = sample / 2;
             self.min = Some(sample);
@@ -66,7 +70,7 @@ impl Rtt {
     pub(crate) fn pto(&self, max_ack_delay: Duration) -> Duration {
         self.smoothed.map_or(INITIAL_PTO, |smoothed| {
             let slack = (self.variation * 4).max(Duration::from_millis(5));
-            (smoothed + slack + max_ack_delay).max(MIN_PTO)
+            (smoothed + slack + max_ack_delay).clamp(MIN_PTO, MAX_PTO)
         })
     }
 }
@@ -81,6 +85,15 @@ mod tests {
         (0..20).for_each(|_| rtt.sample(Duration::from_millis(3)));
         rtt.sample(Duration::from_secs(3600));
         assert!(rtt.pto(Duration::ZERO) < Duration::from_millis(60));
+    }
+
+    #[test]
+    fn a_first_round_trip_of_a_day_does_not_stop_the_asking() {
+        let mut rtt = Rtt::default();
+        rtt.sample(Duration::from_secs(86_400));
+        assert!(rtt.pto(Duration::ZERO) <= MAX_PTO);
+        (0..40).for_each(|_| rtt.sample(Duration::from_millis(3)));
+        assert!(rtt.pto(Duration::ZERO) < Duration::from_millis(100));
     }
 
     #[test]

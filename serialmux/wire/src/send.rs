@@ -59,6 +59,12 @@ impl SendHalf {
         self.base
     }
 
+    /// Bytes it holds, and what it remembers of them.
+    pub(crate) fn memory(&self) -> usize {
+        let ranges = self.lost.len() + self.acked.len();
+        self.held.len() + ranges * size_of::<(u64, u64)>()
+    }
+
     /// Offset after the last byte written.
     pub(crate) fn end(&self) -> u64 {
         self.base + self.held.len() as u64

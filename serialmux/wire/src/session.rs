@@ -12,10 +12,13 @@ const MAX_RANGES: usize = 32;
 pub(crate) enum Keys {
     /// Keys of a Noise handshake; each direction has its own.
     Sealed(Box<snow::StatelessTransportState>),
-    /// A CRC-32C that also covers who sent the packet, so that a line that echoes is no peer.
+    /// A CRC-32C that also covers who sent the packet, so that a line that echoes is no peer, and
+    /// the handshake, so that a straggler of another session with the same tag is none either.
     Plain {
         /// Whether this end is the mux.
         mux: bool,
+        /// CRC-32C of both handshake messages.
+        handshake: u32,
     },
 }
 
@@ -24,8 +27,8 @@ impl Keys {
         Self::Sealed(Box::new(noise))
     }
 
-    pub(crate) fn plain(mux: bool) -> Self {
-        Self::Plain { mux }
+    pub(crate) fn plain(mux: bool, hello: &[u8], reply: &[u8]) -> Self {
+        Self::Plain { mux, handshake: crc32c::crc32c_append(crc32c::crc32c(hello), reply) }
     }
 
     fn kind(&self) -> Kind {
@@ -102,9 +105,9 @@ impl Session {
                 // is noise to the peer.
                 packet.truncate(sealed.map_or(0, |n| HEADER_LEN + n));
             }
-            Keys::Plain { mux } => {
+            Keys::Plain { mux, handshake } => {
                 packet.extend_from_slice(records);
-                let crc = plain_crc(*mux, packet);
+                let crc = plain_crc(*handshake, *mux, packet);
                 packet.extend_from_slice(&crc.to_le_bytes());
             }
         }
@@ -136,8 +139,8 @@ impl Session {
                 let n = noise.read_message(number, body, records).map_err(|_| damaged)?;
                 records.truncate(n);
             }
-            Keys::Plain { mux } => {
-                let body = plain_body(!mux, packet).map_err(|_| damaged)?;
+            Keys::Plain { mux, handshake } => {
+                let body = plain_body(*handshake, !mux, packet).map_err(|_| damaged)?;
                 records.clear();
                 records.extend_from_slice(body);
             }
@@ -156,14 +159,15 @@ impl Session {
     }
 }
 
-fn plain_crc(from_mux: bool, packet: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&[u8::from(from_mux)]), packet)
+fn plain_crc(handshake: u32, from_mux: bool, packet: &[u8]) -> u32 {
+    let seeded = crc32c::crc32c_append(handshake, &[u8::from(from_mux)]);
+    crc32c::crc32c_append(seeded, packet)
 }
 
-fn plain_body(from_mux: bool, packet: &[u8]) -> Result<&[u8], PacketError> {
+fn plain_body(handshake: u32, from_mux: bool, packet: &[u8]) -> Result<&[u8], PacketError> {
     let short = PacketError::Short(packet.len());
     let (covered, crc) = packet.split_last_chunk::<CRC_LEN>().ok_or(short)?;
-    if plain_crc(from_mux, covered) != u32::from_le_bytes(*crc) {
+    if plain_crc(handshake, from_mux, covered) != u32::from_le_bytes(*crc) {
         return Err(PacketError::Checksum);
     }
     covered.get(HEADER_LEN..).ok_or(short)

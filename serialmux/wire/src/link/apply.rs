@@ -37,6 +37,9 @@ impl Link {
         let Some(live) = &mut self.live else { return };
         live.heard_at = now;
         self.beacon_at = None;
+        if let Some(responder) = &mut self.responder {
+            responder.settled();
+        }
         let in_order = live.session.arrived().insert(number);
         let mut asks = Asks::default();
         for record in Records::new(body) {
@@ -91,7 +94,7 @@ impl Link {
             Record::Open { channel, direction, fresh, class, next, limit, label } => {
                 asks.urgent |= class.is_urgent();
                 if !fresh {
-                    self.roster_seen += u64::from(!self.is_known(channel));
+                    self.told_of(channel);
                 }
                 self.opened(channel, direction, class, next, limit, label);
                 self.check_roster();
@@ -102,11 +105,15 @@ impl Link {
             Record::Release { channel, released, limit } => {
                 self.released(channel, released, limit)?;
             }
-            Record::Reset { channel, .. } => {
-                if self.channels.contains_key(&channel) {
-                    self.forget(channel);
-                    self.events.push_back(Event::Reset(channel));
+            Record::Reset { channel, code } => {
+                if code == ResetCode::Carried as u64 {
+                    self.told_of(channel);
                 }
+                if let Some(closing) = self.channels.get(&channel).map(|channel| channel.closing) {
+                    self.forget(channel);
+                    self.reset_by_peer(channel, closing);
+                }
+                self.check_roster();
             }
             Record::Roster { carried } => {
                 self.roster = Some(carried);
@@ -120,8 +127,12 @@ impl Link {
         Ok(())
     }
 
-    fn is_known(&self, id: ChannelId) -> bool {
-        self.channels.get(&id).is_some_and(|channel| channel.known)
+    // A channel carried over counts once however often it is told; beyond the bound no roster is
+    // complete.
+    fn told_of(&mut self, id: ChannelId) {
+        if self.responder.is_none() && self.roster_seen.len() < self.config.max_channels {
+            self.roster_seen.insert(id);
+        }
     }
 
     // ---- channels ----
@@ -142,15 +153,18 @@ impl Link {
             self.opened_new(id, direction, class, next, limit, label);
             return;
         };
-        if channel.known || channel.undecided {
+        if channel.known {
             return;
         }
         channel.known = true;
         let possible = match &mut channel.half {
             Half::Send(send) => send.accept(next, next, limit),
             Half::Recv(recv) => {
-                channel.owes.accept = true;
-                self.dirty.insert(id);
+                if !channel.undecided {
+                    channel.owes.accept = true;
+                    channel.owes.release = channel.closing;
+                    self.dirty.insert(id);
+                }
                 // `limit` is what the guest wrote so far; its end takes one offset more.
                 recv.next() <= limit + 1
             }
@@ -178,9 +192,7 @@ impl Link {
             (self.channels.len() >= self.config.max_channels).then_some(ResetCode::Refused)
         };
         if let Some(code) = code {
-            if self.resets.len() < self.config.max_channels {
-                self.resets.insert(id, (code, true));
-            }
+            self.owe_reset(id, code);
             return;
         }
         let half = match direction {
@@ -201,14 +213,23 @@ impl Link {
 
     // All channels the guest carried over have been told: what it did not tell is gone there.
     fn check_roster(&mut self) {
-        if self.responder.is_some() || self.roster.is_none_or(|n| self.roster_seen < n) {
+        if self.responder.is_some()
+            || self.roster.is_none_or(|n| (self.roster_seen.len() as u64) < n)
+        {
             return;
         }
         self.roster = None;
-        let missing: Vec<_> =
-            self.channels.iter().filter(|(_, channel)| !channel.known).map(|(id, _)| *id).collect();
-        for id in missing {
+        let missing = self.channels.iter().filter(|(_, channel)| !channel.known);
+        let missing: Vec<_> = missing.map(|(id, channel)| (*id, channel.closing)).collect();
+        for (id, closing) in missing {
             self.forget(id);
+            self.reset_by_peer(id, closing);
+        }
+    }
+
+    // A channel that was being closed has come to its end, whichever way the peer says so.
+    fn reset_by_peer(&mut self, id: ChannelId, closing: bool) {
+        if !closing {
             self.events.push_back(Event::Reset(id));
         }
     }
@@ -276,7 +297,7 @@ impl Link {
         let Some(channel) = self.channels.get_mut(&id) else { return Ok(false) };
         let urgent = channel.class.is_urgent() || fin;
         let Half::Recv(recv) = &mut channel.half else { return Err(Breach::Direction(id)) };
-        if !channel.closing {
+        if !channel.closing && !channel.orphan {
             recv.insert(offset, bytes, fin).map_err(|error| Breach::Stream(id, error))?;
             self.tell_readable(id);
         }

@@ -47,6 +47,7 @@ impl Link {
         // Room for the acknowledgement is set aside first: a packet beyond the limit is not one.
         let ack = self.owed_ack(now);
         let limit = limit.saturating_sub(ack.as_ref().map_or(0, |(ack, _)| ack.len()));
+        let limit = limit.max(MIN_PACKET / 2);
         let mut eliciting = self.put_ping(&mut records);
         if may_elicit {
             self.put_owed(limit, &mut records, &mut carried);
@@ -57,7 +58,7 @@ impl Link {
             && (due || !records.is_empty())
         {
             records.extend_from_slice(&ack);
-            (live.unacked, live.ack_at) = (0, None);
+            (live.unacked, live.ack_at, live.ack_due) = (0, None, false);
         }
         let sent = !records.is_empty();
         if sent {
@@ -110,7 +111,7 @@ impl Link {
     // What is to be acknowledged, and whether that is due; if not, it goes along with anything else.
     fn owed_ack(&self, now: Instant) -> Option<(Vec<u8>, bool)> {
         let live = self.live.as_ref().filter(|live| live.unacked > 0)?;
-        let due = live.ack_at.is_some_and(|at| at <= now);
+        let due = live.ack_due || live.ack_at.is_some_and(|at| at <= now);
         let delay = u64::try_from(now.since(live.largest_at).as_micros()).unwrap_or(u64::MAX);
         let mut ack = Vec::new();
         record::put(&mut ack, &Record::Ack(live.session.ack(delay)));

@@ -50,11 +50,19 @@ pub(super) struct InFlight {
     delivered: u64,
     delivered_at: Instant,
     largest_acked: Option<u64>,
+    /// The last packet that carried nothing.
+    asked: Option<u64>,
 }
 
 impl InFlight {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of its own, and not those of the packets.
+    pub(super) fn memory(&self) -> usize {
+        let carried: usize = self.sent.values().map(|sent| sent.carried.len()).sum();
+        self.sent.len() * size_of::<(u64, Sent)>() + carried * size_of::<Carried>()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -72,6 +80,14 @@ impl InFlight {
     ) {
         if self.sent.is_empty() {
             self.delivered_at = at;
+        }
+        // Only the last of the packets that carry nothing but a question is of interest, so that
+        // asking a silent peer for a year holds one.
+        if carried.is_empty()
+            && let Some(asked) = self.asked.replace(number)
+            && let Some(old) = self.sent.remove(&asked)
+        {
+            self.bytes -= old.bytes;
         }
         self.bytes += bytes;
         let (delivered, delivered_at) = (self.delivered, self.delivered_at);

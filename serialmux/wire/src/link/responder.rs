@@ -32,6 +32,7 @@ pub(super) struct Responder {
     answered: Option<(Vec<u8>, Vec<u8>)>,
     last_hello: Option<Instant>,
     beacon_at: Option<Instant>,
+    beacon_due: bool,
     beacon_gap: Duration,
     last_beacon: Option<Instant>,
     outbox: Option<Vec<u8>>,
@@ -51,6 +52,7 @@ impl Responder {
             answered: None,
             last_hello: None,
             beacon_at: Some(now),
+            beacon_due: false,
             beacon_gap: FIRST_BEACON,
             last_beacon: None,
             outbox: None,
@@ -66,7 +68,22 @@ impl Responder {
     /// There is a session: no more beacons of our own accord.
     pub(super) fn settled(&mut self) {
         self.beacon_at = None;
+        self.beacon_due = false;
         self.beacon_gap = FIRST_BEACON;
+    }
+
+    /// The peer seals under keys that are not ours.
+    pub(super) fn doubted(&mut self, now: Instant) {
+        if self.beacon_at.is_none() && !self.beacon_due {
+            self.beacon_at = Some(now + FIRST_BEACON);
+        }
+    }
+
+    /// The moment [`poll_timeout`](Self::poll_timeout) named has come.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.beacon_at.is_some_and(|at| at <= now) {
+            (self.beacon_at, self.beacon_due) = (None, true);
+        }
     }
 
     /// There is no session any more.
@@ -125,9 +142,10 @@ impl Responder {
         if let Some(packet) = self.outbox.take() {
             return Some(packet);
         }
-        if self.beacon_at.is_none_or(|at| at > now) {
+        if !self.beacon_due && self.beacon_at.is_none_or(|at| at > now) {
             return None;
         }
+        self.beacon_due = false;
         self.last_beacon = Some(now);
         self.beacon_at = Some(now + self.beacon_gap);
         self.beacon_gap = (self.beacon_gap * 2).min(LAST_BEACON);

@@ -5,7 +5,13 @@ use std::collections::VecDeque;
 
 const N: usize = Class::ALL.len();
 
+/// How far terminals may run ahead of their four fifths of the line: a screenful, at once.
+const LEAD: u64 = 16 * 1024;
+
 /// Channels that have something to send, by class.
+///
+/// Terminals go before the weighted classes, but a terminal that never stops gets four fifths of
+/// the line in the long run, so that logs always move.
 ///
 /// The weighted classes run on virtual time: sending `n` bytes costs `n / weight`, and whoever has
 /// spent least goes next. A class that wakes up starts at the present, so idling earns nothing.
@@ -14,6 +20,8 @@ pub(super) struct Schedule {
     ready: [VecDeque<ChannelId>; N],
     spent: [u64; N],
     present: u64,
+    /// What terminals have sent while others waited, less four times what those got meanwhile.
+    lead: u64,
 }
 
 impl Schedule {
@@ -34,10 +42,11 @@ impl Schedule {
         let waiting =
             |class: &Class| self.ready.get(*class as usize).is_some_and(|q| !q.is_empty());
         let spent = |class: &Class| self.spent.get(*class as usize).copied().unwrap_or(0);
-        let class = Class::ALL
-            .into_iter()
-            .filter(waiting)
-            .min_by_key(|class| (class.weight().map(|_| spent(class)), *class as u8))?;
+        let rank = |class: &Class| match class {
+            Class::Terminal if self.lead > LEAD => (Some(u64::MAX), *class as u8),
+            class => (class.weight().map(|_| spent(class)), *class as u8),
+        };
+        let class = Class::ALL.into_iter().filter(waiting).min_by_key(rank)?;
         if class.weight().is_some() {
             self.present = spent(&class);
         }
@@ -54,8 +63,13 @@ impl Schedule {
 
     /// Books `n` bytes sent on a class.
     pub(super) fn spend(&mut self, class: Class, n: usize) {
+        let n = n as u64;
         if let (Some(weight), Some(spent)) = (class.weight(), self.spent.get_mut(class as usize)) {
-            *spent += (n as u64) * 64 / u64::from(weight);
+            *spent += n * 64 / u64::from(weight);
+            self.lead = self.lead.saturating_sub(4 * n);
+        } else if class == Class::Terminal {
+            let others_wait = self.ready.iter().skip(Class::Exec as usize).any(|q| !q.is_empty());
+            self.lead = if others_wait { self.lead + n } else { 0 };
         }
     }
 
@@ -94,6 +108,23 @@ mod tests {
             }
         }
         assert!(sent[2] > 79_000 && sent[3] > 39_000 && sent[4] > 9_000, "{sent:?}");
+    }
+
+    #[test]
+    fn a_terminal_that_never_stops_leaves_a_fifth_to_the_others() {
+        let mut schedule = Schedule::default();
+        let mut sent = [0usize; N];
+        schedule.wake(Class::Terminal, ChannelId(1));
+        schedule.wake(Class::Log, ChannelId(3));
+        for turn in 0..5_000 {
+            let (class, channel) = schedule.next().unwrap();
+            assert!(turn >= 32 || class == Class::Terminal, "a screenful is not held up");
+            sent[class as usize] += 512;
+            schedule.spend(class, 512);
+            schedule.wake(class, channel);
+        }
+        let share = sent[Class::Log as usize] * 100 / 512 / 5_000;
+        assert!((18..=21).contains(&share), "{share} %");
     }
 
     #[test]
