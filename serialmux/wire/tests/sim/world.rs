@@ -1,413 +1,334 @@
 //! A guest and a mux at the two ends of a line, in virtual time, with what they must never get wrong.
 
-use crate::line::{Faults, Line, Rng};
-use std::collections::VecDeque;
-use wire::{
-    ChannelId, Class, Direction, Entropy, Event, Greeter, Greeting, GuestIdentity, Instant, Link,
-    LinkConfig, Open, Protection, Psk,
-};
+use crate::guest::Guest;
+use crate::line::{Faults, Line};
+use crate::mux::Mux;
+use crate::plan::{Plan, Sabotage};
+use crate::rng::Rng;
+use crate::witness::Witness;
+use wire::{Entropy, Greeter, Greeting, Instant, Link, LinkConfig, Psk};
 
-const KEY: &[u8] = b"the key of this VM";
+pub(crate) const KEY: &[u8] = b"the key of this VM";
+const SECOND: u64 = 1_000_000;
 
-fn entropy(seed: u64) -> Entropy {
+pub(crate) fn entropy(seed: u64) -> Entropy {
     let mut rng = Rng(seed);
     Box::new(move |bytes| rng.fill(bytes))
 }
 
-/// What a run is like; drawn from its seed.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) seed: u64,
-    pub(crate) faults: Faults,
-    pub(crate) rate: u64,
-    pub(crate) protection: Protection,
-    /// Bytes out of each output channel, and into the input channel.
-    pub(crate) output: Vec<usize>,
-    pub(crate) input: usize,
-    /// How often the pipe is cut, the mux killed, the guest suspended: once in so many steps.
-    pub(crate) cut: u64,
-    pub(crate) kill: u64,
-    pub(crate) suspend: u64,
+/// Prints what happens, when asked to by SIM_TRACE.
+pub(crate) fn trace(now: u64, what: impl FnOnce() -> String) {
+    if std::env::var_os("SIM_TRACE").is_some() {
+        eprintln!("{now} {}", what());
+    }
 }
 
-enum MuxEnd {
-    Greeting(Box<Greeter>),
-    Live,
-}
-
-/// What one output channel's log holds at the mux: all of it, and how much of it survives a crash.
-#[derive(Debug, Default)]
-struct Log {
-    bytes: Vec<u8>,
-    durable: usize,
-    complete: bool,
+pub(crate) struct Pipe {
+    pub(crate) up: Line,
+    pub(crate) down: Line,
 }
 
 pub(crate) struct World {
     pub(crate) now: u64,
+    pub(crate) guest: Guest,
+    pub(crate) mux: Mux,
+    pub(crate) pipe: Pipe,
+    /// The pipe that another has taken over from, half-open.
+    old: Option<Pipe>,
+    greeter: Option<Box<Greeter>>,
+    connected_at: u64,
     plan: Plan,
     rng: Rng,
-    guest: Link,
-    up: Line,
-    down: Line,
-    end: MuxEnd,
-    mux: Option<Link>,
-    mux_runs: u64,
-    connected_at: u64,
-    // guest's application
-    sources: Vec<(ChannelId, Vec<u8>, usize, bool)>,
-    stdin: ChannelId,
-    stdin_got: Vec<u8>,
-    stdin_done: bool,
-    // mux's application
-    logs: Vec<Log>,
-    outputs: Vec<Option<ChannelId>>,
-    input_channel: Option<ChannelId>,
-    input: Vec<u8>,
-    input_sent: usize,
-    syncs: VecDeque<(u64, usize, usize)>,
+    from_guest: Witness,
+    from_mux: Witness,
 }
 
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut rng = Rng(plan.seed ^ 0xabcd);
-        let identity = GuestIdentity {
-            psk: Psk::derive(KEY),
-            protection: plan.protection,
-            boot_id: [7; 16],
-            agent: "sim".into(),
-        };
-        let at = Instant::from_micros(0);
-        let mut guest = Link::guest(LinkConfig::uart(), identity, entropy(rng.next()), at);
-        let classes = [Class::Log, Class::Terminal, Class::Exec, Class::Bulk];
-        let sources: Vec<_> = plan
-            .output
-            .iter()
-            .enumerate()
-            .map(|(i, n)| {
-                let label = vec![i as u8];
-                let open = Open { direction: Direction::ToMux, class: classes[i % 4], label };
-                let mut bytes = vec![0; *n];
-                rng.fill(&mut bytes);
-                (guest.open_channel(open).unwrap(), bytes, 0, false)
-            })
-            .collect();
-        let open = Open { direction: Direction::ToGuest, class: Class::Exec, label: vec![255] };
-        let stdin = guest.open_channel(open).unwrap();
-        let mut input = vec![0; plan.input];
-        rng.fill(&mut input);
-        let line = || Line::new(plan.rate, 300, plan.faults);
-        let n = plan.output.len();
-        Self {
+        let guest = Guest::boot(&plan, 0, 0, &mut rng);
+        let mux = Mux::new(&plan, &mut rng);
+        let mut world = Self {
             now: 0,
             guest,
-            up: line(),
-            down: line(),
-            end: MuxEnd::Greeting(greeter(&mut rng, 0, 0)),
-            mux: None,
-            mux_runs: 0,
+            mux,
+            pipe: pipe(&plan),
+            old: None,
+            greeter: None,
             connected_at: 0,
-            sources,
-            stdin,
-            stdin_got: Vec::new(),
-            stdin_done: false,
-            logs: (0..n).map(|_| Log::default()).collect(),
-            outputs: vec![None; n],
-            input_channel: None,
-            input,
-            input_sent: 0,
-            syncs: VecDeque::new(),
-            rng,
             plan,
-        }
+            rng,
+            from_guest: Witness::default(),
+            from_mux: Witness::default(),
+        };
+        world.greet();
+        world
     }
 
-    fn at(&self) -> Instant {
-        Instant::from_micros(self.now)
-    }
-
-    /// Runs until everything is through; panics if that takes longer than `limit_us` without faults.
-    pub(crate) fn run(&mut self, faulty_us: u64, limit_us: u64) {
+    /// Runs with faults until `faulty_us`, then without until everything is through; panics if that
+    /// takes longer than four times what the line needs and a minute.
+    pub(crate) fn run(&mut self, faulty_us: u64) {
         while self.now < faulty_us && !self.is_done() {
-            self.step(true);
+            self.mishap();
+            self.step();
         }
-        self.up.faults = Faults::default();
-        self.down.faults = Faults::default();
-        let deadline = self.now + limit_us;
+        self.heal();
+        let bytes = self.plan.output.iter().sum::<usize>() + self.plan.input;
+        let deadline = self.now + 60 * SECOND + 4 * SECOND * bytes as u64 / self.plan.rate;
         while !self.is_done() {
-            self.step(false);
+            self.step();
             assert!(self.now < deadline, "not drained in time: {}", self.state());
         }
-        self.check();
+        self.mux.check_prefixes();
+        assert!(self.guest.stdin_got == self.mux.input, "input differs");
+    }
+
+    fn heal(&mut self) {
+        for line in [&mut self.pipe.up, &mut self.pipe.down] {
+            line.heal(self.now);
+        }
+        self.old = None;
+        self.plan.faults = Faults::default();
+        self.guest.paused_until = 0;
+        (self.mux.lag_us, self.mux.bad_sync) = (0, 0);
+        self.guest.last_orders();
+        if self.mux.needs_disk() {
+            self.restart_mux(true);
+        }
     }
 
     fn state(&self) -> String {
-        let logs: Vec<_> =
-            self.logs.iter().map(|log| (log.bytes.len(), log.durable, log.complete)).collect();
+        let logs: Vec<_> = self.mux.logs.iter().map(|log| (log.written(), log.durable())).collect();
         format!(
             "logs {logs:?} of {:?}, stdin {} of {}, guest {:?}, mux {:?}",
             self.plan.output,
-            self.stdin_got.len(),
-            self.input.len(),
-            self.guest,
-            self.mux
+            self.guest.stdin_got.len(),
+            self.mux.input.len(),
+            self.guest.link,
+            self.mux.link
         )
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        let input_lost = self.mux_runs > 0;
-        self.logs.iter().all(|log| log.complete)
-            && self.guest.is_drained()
-            && (self.stdin_done || input_lost)
+        let current = self.mux.logs.len() == self.guest.sources.len()
+            && self.mux.truth.iter().zip(&self.guest.sources).all(|(t, s)| *t == s.bytes);
+        current && self.mux.is_done() && self.guest.is_done()
     }
 
-    fn check(&self) {
-        for ((_, source, ..), log) in self.sources.iter().zip(&self.logs) {
-            assert!(log.bytes == *source, "output differs");
-        }
-        assert!(self.input.starts_with(&self.stdin_got) || self.mux_runs > 0, "input differs");
-    }
-
-    fn step(&mut self, faulty: bool) {
+    pub(crate) fn step(&mut self) {
         self.advance();
-        if faulty {
-            self.mishap();
+        if self.pipe.up.is_severed() || self.pipe.down.is_severed() {
+            self.disconnect(0);
         }
-        let bytes = self.up.receive(self.now);
-        self.mux_bytes(&bytes);
-        let bytes = self.down.receive(self.now);
-        let at = self.at();
-        self.guest.handle_bytes(at, &bytes);
-        self.guest_turn();
-        self.mux_turn();
+        self.deliver();
+        if self.now >= self.guest.paused_until {
+            self.guest.turn(self.now);
+            self.guest_transmits();
+        }
+        if self.mux.turn(self.now, &mut self.rng) && self.greeter.is_none() {
+            self.greet();
+        }
+        self.mux_transmits();
+        self.check_bounds();
+    }
+
+    fn check_bounds(&self) {
+        let ends = [Some((&self.guest.link, LinkConfig::uart())), self.mux_end()];
+        for (link, config) in ends.into_iter().flatten() {
+            let (held, limit) = (link.memory(), config.memory_limit(link.channels()));
+            assert!(held <= limit, "{held} bytes held, {limit} allowed");
+        }
+    }
+
+    fn mux_end(&self) -> Option<(&Link, LinkConfig)> {
+        self.mux.link.as_ref().map(|link| (link, LinkConfig::uart_mux()))
     }
 
     fn advance(&mut self) {
-        let at = |instant: Option<Instant>| instant.map(Instant::as_micros);
-        let mux = match &self.end {
-            MuxEnd::Greeting(greeter) => Some(greeter.poll_timeout().as_micros()),
-            MuxEnd::Live => at(self.mux.as_ref().and_then(Link::poll_timeout)),
-        };
-        let next = [
-            self.up.next_arrival(),
-            self.down.next_arrival(),
-            at(self.guest.poll_timeout()),
-            mux,
-            self.syncs.front().map(|(at, ..)| *at),
-            Some(self.up.writable_at()).filter(|at| *at > self.now),
-            Some(self.down.writable_at()).filter(|at| *at > self.now),
-        ];
-        let next = next.into_iter().flatten().min().unwrap_or(self.now);
+        let lines = [Some(&self.pipe), self.old.as_ref()];
+        let lines = lines.into_iter().flatten().flat_map(|pipe| [&pipe.up, &pipe.down]);
+        let lines = lines.flat_map(|line| {
+            [line.next_arrival(), Some(line.writable_at()).filter(|at| *at > self.now)]
+        });
+        let greeter = self.greeter.as_ref().map(|g| g.poll_timeout().as_micros());
+        let ends = [self.guest.due(), self.mux.due(), greeter.map(|at| at.max(self.connected_at))];
+        let paused = Some(self.guest.paused_until).filter(|at| *at > self.now);
+        let next = lines.chain(ends).chain([paused]).flatten().filter(|at| *at > self.now).min();
         // At least a little, as a wake-up takes its time, too.
-        self.now = next.max(self.now + 20).max(self.connected_at);
+        self.now = next.unwrap_or(self.now).max(self.now + 20);
     }
+
+    // ---- what goes wrong ----
 
     fn mishap(&mut self) {
-        if self.rng.one_in(self.plan.cut) {
-            self.disconnect();
+        let Plan { cut, takeover, kill, power, suspend, jump, reboot, visit, .. } = self.plan;
+        if self.rng.one_in(cut) {
+            let gap = self.rng.below(2 * SECOND);
+            self.disconnect(gap);
         }
-        if self.rng.one_in(self.plan.kill) {
-            self.kill_mux();
+        if self.rng.one_in(takeover) {
+            self.take_over();
         }
-        if self.rng.one_in(self.plan.suspend) {
-            self.now += self.rng.below(3_600_000_000);
+        if self.rng.one_in(kill) {
+            self.restart_mux(false);
         }
-    }
-
-    fn disconnect(&mut self) {
-        self.up.cut();
-        self.down.cut();
-        if let Some(mux) = &mut self.mux {
-            mux.handle_disconnected();
+        if self.rng.one_in(power) {
+            self.restart_mux(true);
         }
-        self.connected_at = self.now + self.rng.below(2_000_000);
-        self.end = MuxEnd::Greeting(greeter(&mut self.rng, self.mux_runs, self.connected_at));
-    }
-
-    fn kill_mux(&mut self) {
-        self.mux_runs += 1;
-        self.disconnect();
-        self.mux = None;
-        self.syncs.clear();
-        self.outputs.iter_mut().for_each(|id| *id = None);
-        self.input_channel = None;
-        for log in &mut self.logs {
-            log.bytes.truncate(log.durable);
+        if self.rng.one_in(suspend) {
+            self.guest.paused_until = self.now + self.rng.below(3_600 * SECOND);
+        }
+        if self.rng.one_in(jump) {
+            let by = self.rng.below(86_400 * SECOND);
+            if self.rng.one_in(2) { self.guest.jump(by) } else { self.mux.jump(by) }
+        }
+        if self.rng.one_in(reboot) && self.guest.boot < 3 {
+            let boot = self.guest.boot + 1;
+            self.guest = Guest::boot(&self.plan, boot, self.now, &mut self.rng);
+        }
+        if self.rng.one_in(visit) {
+            self.guest.visit(&mut self.rng);
+            self.guest.change_of_mind(&mut self.rng);
         }
     }
 
-    // ---- the guest's application ----
+    fn disconnect(&mut self, gap: u64) {
+        self.pipe = pipe(&self.plan);
+        self.old = None;
+        if let Some(link) = &mut self.mux.link {
+            link.handle_disconnected();
+        }
+        self.connected_at = self.now + gap;
+        self.greet();
+    }
 
-    fn guest_turn(&mut self) {
-        let at = self.at();
-        self.guest.handle_timeout(at);
-        while let Some(event) = self.guest.poll_event() {
-            if std::env::var_os("SIM_TRACE").is_some() {
-                eprintln!("{} guest {event:?}", self.now);
+    // A new pipe, and nobody has noticed that the old one is dead, if it is.
+    fn take_over(&mut self) {
+        self.old = Some(core::mem::replace(&mut self.pipe, pipe(&self.plan)));
+        self.greet();
+    }
+
+    pub(crate) fn restart_mux(&mut self, power: bool) {
+        let gap = self.rng.below(2 * SECOND);
+        self.mux.restart(power);
+        self.disconnect(gap);
+    }
+
+    fn greet(&mut self) {
+        let mut instance = [0; 16];
+        instance[..8].copy_from_slice(&self.mux.runs.to_le_bytes());
+        let (entropy, now) = (entropy(self.rng.next()), Instant::from_micros(self.now));
+        let config = LinkConfig::uart_mux();
+        self.greeter = Some(Box::new(Greeter::new(&config, instance, entropy, now)));
+    }
+
+    // ---- the lines ----
+
+    fn deliver(&mut self) {
+        if let Some(old) = &mut self.old {
+            let (up, down) = (old.up.receive(self.now), old.down.receive(self.now));
+            self.guest.link.handle_bytes(self.guest.at(self.now), &down);
+            let at = self.mux.at(self.now);
+            if let Some(link) = &mut self.mux.link {
+                link.handle_bytes(at, &up);
             }
-            match event {
-                Event::Readable(id) if id == self.stdin => {
-                    let bytes = self.guest.read(id, 700);
-                    self.stdin_got.extend_from_slice(&bytes);
-                    self.guest.release(id, self.stdin_got.len() as u64);
-                    if !bytes.is_empty() {
-                        self.guest_reads_on();
-                    }
-                }
-                Event::Finished(id) => {
-                    self.stdin_done = true;
-                    self.guest.close(id);
-                }
-                Event::RolledBack(id) => panic!("{id:?} went back in time"),
-                _ => {}
-            }
         }
-        for (id, bytes, written, finished) in &mut self.sources {
-            *written += self.guest.write(*id, &bytes[*written..]);
-            if *written == bytes.len() && !*finished {
-                *finished = true;
-                self.guest.finish(*id);
-            }
+        if self.now >= self.guest.paused_until {
+            let bytes = self.pipe.down.receive(self.now);
+            self.guest.link.handle_bytes(self.guest.at(self.now), &bytes);
         }
-        let mut out = Vec::new();
-        while self.up.is_writable(self.now) && self.guest.poll_transmit(at, &mut out) {
-            self.up.send(self.now, &out, &mut self.rng);
-            out.clear();
+        if self.now >= self.connected_at {
+            let bytes = self.pipe.up.receive(self.now);
+            self.mux_bytes(&bytes);
         }
     }
-
-    fn guest_reads_on(&mut self) {
-        loop {
-            let bytes = self.guest.read(self.stdin, 700);
-            if bytes.is_empty() {
-                return;
-            }
-            self.stdin_got.extend_from_slice(&bytes);
-            self.guest.release(self.stdin, self.stdin_got.len() as u64);
-        }
-    }
-
-    // ---- the mux's application ----
 
     fn mux_bytes(&mut self, mut bytes: &[u8]) {
-        let at = self.at();
-        if let MuxEnd::Greeting(greeter) = &mut self.end {
-            while let Some(greeting) = greeter.handle_bytes(at, &mut bytes) {
-                match greeting {
-                    Greeting::Asked(id) => {
-                        let psk = Psk::derive(KEY);
-                        assert_eq!(id, psk.id());
-                        greeter.offer(at, &psk, self.plan.protection).unwrap();
-                    }
-                    Greeting::Rejected(_) => {}
-                    Greeting::Established(session) => {
-                        match &mut self.mux {
-                            Some(mux) => mux.install(at, *session),
-                            none => *none = Some(Link::mux(LinkConfig::uart_mux(), *session, at)),
-                        }
-                        self.end = MuxEnd::Live;
-                        break;
-                    }
+        let now = Instant::from_micros(self.now);
+        if let Some(mut greeter) = self.greeter.take() {
+            match greet_on(&mut greeter, now, &mut bytes, &self.plan) {
+                Some(session) => {
+                    let truth = self.guest.sources.iter().map(|s| s.bytes.clone()).collect();
+                    self.mux.established(self.now, session, truth);
+                    self.old = None;
+                }
+                None => {
+                    self.greeter = Some(greeter);
+                    return;
                 }
             }
         }
-        if let (MuxEnd::Live, Some(mux)) = (&self.end, &mut self.mux) {
-            mux.handle_bytes(at, bytes);
+        let at = self.mux.at(self.now);
+        if let Some(link) = &mut self.mux.link {
+            link.handle_bytes(at, bytes);
         }
     }
 
-    fn mux_turn(&mut self) {
-        let at = self.at();
+    fn guest_transmits(&mut self) {
+        let (at, link) = (self.guest.at(self.now), &mut self.guest.link);
         let mut out = Vec::new();
-        if let MuxEnd::Greeting(greeter) = &mut self.end {
-            if greeter.poll_transmit(at, &mut out) {
-                self.down.send(self.now, &out, &mut self.rng);
+        while self.pipe.up.is_writable(self.now) && link.poll_transmit(at, &mut out) {
+            self.from_guest.watch(self.guest.boot, link.stats().sessions, &out);
+            if self.plan.sabotage == Some(Sabotage::ReuseNumber) && self.now > SECOND {
+                self.from_guest.watch(self.guest.boot, link.stats().sessions, &out);
             }
-            return;
-        }
-        let Some(mut mux) = self.mux.take() else { return };
-        mux.handle_timeout(at);
-        let mut greet = false;
-        while let Some(event) = mux.poll_event() {
-            if std::env::var_os("SIM_TRACE").is_some() {
-                eprintln!("{} mux {event:?}", self.now);
+            trace(self.now, || format!("guest sends {}", out.len()));
+            if self.now >= self.connected_at {
+                self.pipe.up.send(self.now, &out, &mut self.rng);
             }
-            greet |= matches!(event, Event::Greet | Event::Lost { .. });
-            self.mux_event(&mut mux, event);
-        }
-        self.sync(&mut mux);
-        self.feed(&mut mux);
-        while self.down.is_writable(self.now) && mux.poll_transmit(at, &mut out) {
-            self.down.send(self.now, &out, &mut self.rng);
             out.clear();
         }
-        self.mux = Some(mux);
-        if greet {
-            self.end = MuxEnd::Greeting(greeter(&mut self.rng, self.mux_runs, self.now));
-        }
+        let due = link.poll_timeout();
+        assert!(due.is_none_or(|due| due > at), "a timer that is due stays due");
     }
 
-    fn mux_event(&mut self, mux: &mut Link, event: Event) {
-        match event {
-            Event::Opened { channel, label, .. } if label[0] == 255 => {
-                self.input_channel = Some(channel);
-                mux.accept(channel, 0);
-            }
-            Event::Opened { channel, label, .. } => {
-                let i = usize::from(label[0]);
-                self.outputs[i] = Some(channel);
-                let log = &self.logs[i];
-                mux.accept(channel, (log.durable + usize::from(log.complete)) as u64);
-                if log.complete {
-                    mux.close(channel);
-                }
-            }
-            Event::Readable(id) => {
-                let Some(i) = self.outputs.iter().position(|o| *o == Some(id)) else { return };
-                loop {
-                    let bytes = mux.read(id, 3000);
-                    if bytes.is_empty() {
-                        break;
-                    }
-                    self.logs[i].bytes.extend_from_slice(&bytes);
-                }
-                let due = self.now + self.rng.below(40_000);
-                self.syncs.push_back((due, i, self.logs[i].bytes.len()));
-            }
-            Event::Finished(id) => {
-                let i = self.outputs.iter().position(|o| *o == Some(id)).unwrap();
-                let log = &mut self.logs[i];
-                (log.durable, log.complete) = (log.bytes.len(), true);
-                mux.close(id);
-            }
-            Event::RolledBack(id) => panic!("{id:?} went back in time"),
-            _ => {}
+    fn mux_transmits(&mut self) {
+        let mut out = Vec::new();
+        let at = self.mux.at(self.now);
+        if let Some(greeter) = &mut self.greeter
+            && self.now >= self.connected_at
+            && greeter.poll_transmit(Instant::from_micros(self.now), &mut out)
+        {
+            self.pipe.down.send(self.now, &out, &mut self.rng);
+            out.clear();
         }
-    }
-
-    // A disk that makes bytes durable some time after they were written.
-    fn sync(&mut self, mux: &mut Link) {
-        while self.syncs.front().is_some_and(|(at, ..)| *at <= self.now) {
-            let Some((_, i, n)) = self.syncs.pop_front() else { return };
-            self.logs[i].durable = self.logs[i].durable.max(n);
-            if let Some(id) = self.outputs[i] {
-                mux.release(id, n as u64);
-            }
+        let line = match (&self.greeter, &mut self.old) {
+            (Some(_), Some(old)) => &mut old.down,
+            _ => &mut self.pipe.down,
+        };
+        let Some(link) = &mut self.mux.link else { return };
+        while line.is_writable(self.now) && link.poll_transmit(at, &mut out) {
+            self.from_mux.watch(self.mux.lives, link.stats().sessions, &out);
+            trace(self.now, || format!("mux sends {}", out.len()));
+            line.send(self.now, &out, &mut self.rng);
+            out.clear();
         }
-    }
-
-    fn feed(&mut self, mux: &mut Link) {
-        let Some(id) = self.input_channel else { return };
-        self.input_sent += mux.write(id, &self.input[self.input_sent..]);
-        if self.input_sent == self.input.len() {
-            mux.finish(id);
-        }
+        let due = link.poll_timeout();
+        assert!(due.is_none_or(|due| due > at), "a timer that is due stays due");
     }
 }
 
-fn greeter(rng: &mut Rng, run: u64, now: u64) -> Box<Greeter> {
-    let mut instance = [0; 16];
-    instance[..8].copy_from_slice(&run.to_le_bytes());
-    let now = Instant::from_micros(now);
-    Box::new(Greeter::new(&LinkConfig::uart_mux(), instance, entropy(rng.next()), now))
+fn greet_on(
+    greeter: &mut Greeter,
+    now: Instant,
+    bytes: &mut &[u8],
+    plan: &Plan,
+) -> Option<wire::Session> {
+    while let Some(greeting) = greeter.handle_bytes(now, bytes) {
+        match greeting {
+            Greeting::Asked(id) => {
+                let psk = Psk::derive(KEY);
+                assert_eq!(id, psk.id());
+                greeter.offer(now, &psk, plan.protection).unwrap();
+            }
+            Greeting::Rejected(_) => {}
+            Greeting::Established(session) => return Some(*session),
+        }
+    }
+    None
+}
+
+fn pipe(plan: &Plan) -> Pipe {
+    let line = || Line::new(plan.rate, 300, plan.faults);
+    Pipe { up: line(), down: line() }
 }

@@ -1,0 +1,303 @@
+//! The mux of a simulated run: its link, its disk, its slow readers, and what it sends.
+
+use crate::disk::Log;
+use crate::guest::VISITOR;
+use crate::plan::{Plan, Sabotage};
+use crate::rng::Rng;
+use crate::world::trace;
+use std::collections::VecDeque;
+use wire::{ChannelId, Event, Instant, Link, LinkConfig, Session};
+
+pub(crate) struct Mux {
+    pub(crate) link: Option<Link>,
+    pub(crate) runs: u64,
+    /// Links so far.
+    pub(crate) lives: u64,
+    pub(crate) logs: Vec<Log>,
+    /// What the logs' boot writes in the end.
+    pub(crate) truth: Vec<Vec<u8>>,
+    /// What the guest's input is in the end.
+    pub(crate) input: Vec<u8>,
+    pub(crate) lag_us: u64,
+    pub(crate) bad_sync: u64,
+    boot_id: Option<[u8; 16]>,
+    outputs: Vec<Option<ChannelId>>,
+    visitors: Vec<(ChannelId, u8)>,
+    stdin: Option<ChannelId>,
+    stdin_sent: usize,
+    decisions: VecDeque<(u64, ChannelId, u8, u64)>,
+    reads: VecDeque<(u64, ChannelId)>,
+    syncs: VecDeque<(u64, usize, u64)>,
+    skew: u64,
+    sabotage: Option<Sabotage>,
+}
+
+impl Mux {
+    pub(crate) fn new(plan: &Plan, rng: &mut Rng) -> Self {
+        Self {
+            link: None,
+            runs: 0,
+            lives: 0,
+            logs: Vec::new(),
+            truth: Vec::new(),
+            input: plan.bytes(rng, plan.input),
+            lag_us: plan.lag_us,
+            bad_sync: plan.bad_sync,
+            boot_id: None,
+            outputs: Vec::new(),
+            visitors: Vec::new(),
+            stdin: None,
+            stdin_sent: 0,
+            decisions: VecDeque::new(),
+            reads: VecDeque::new(),
+            syncs: VecDeque::new(),
+            skew: rng.below(1_000_000_000),
+            sabotage: plan.sabotage,
+        }
+    }
+
+    pub(crate) fn at(&self, now: u64) -> Instant {
+        Instant::from_micros(now + self.skew)
+    }
+
+    /// When it wants to be woken, in the world's time.
+    pub(crate) fn due(&self) -> Option<u64> {
+        let link = self.link.as_ref().and_then(Link::poll_timeout);
+        let link = link.map(|at| at.as_micros().saturating_sub(self.skew));
+        let decision = self.decisions.front().map(|(at, ..)| *at);
+        let read = self.reads.front().map(|(at, ..)| *at);
+        let sync = self.syncs.front().map(|(at, ..)| *at);
+        [link, decision, read, sync].into_iter().flatten().min()
+    }
+
+    pub(crate) fn jump(&mut self, by: u64) {
+        self.skew += by;
+    }
+
+    /// The process is killed, and with `power` the machine; another run starts on the same disk.
+    pub(crate) fn restart(&mut self, power: bool) {
+        self.runs += 1;
+        self.link = None;
+        self.forget_channels();
+        for log in &mut self.logs {
+            if power {
+                log.lose_power();
+            }
+            log.recover();
+        }
+    }
+
+    fn forget_channels(&mut self) {
+        self.decisions.clear();
+        self.reads.clear();
+        self.syncs.clear();
+        self.visitors.clear();
+        self.stdin = None;
+        self.outputs = vec![None; self.logs.len()];
+    }
+
+    pub(crate) fn needs_disk(&self) -> bool {
+        self.logs.iter().any(Log::is_broken)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        let known =
+            |id: &ChannelId| self.link.as_ref().is_some_and(|link| link.offset(*id).is_some());
+        self.logs.iter().all(Log::is_complete)
+            && !self.outputs.iter().flatten().any(known)
+            && !self.visitors.iter().any(|(id, _)| known(id))
+            && !self.stdin.iter().any(known)
+    }
+
+    /// A greeter brought a session; `truth` is what this boot of the guest writes.
+    pub(crate) fn established(&mut self, now: u64, session: Session, truth: Vec<Vec<u8>>) {
+        let at = self.at(now);
+        let same_boot = self.boot_id == Some(session.peer().id);
+        if !same_boot {
+            self.check_prefixes();
+            self.boot_id = Some(session.peer().id);
+            self.logs = truth.iter().map(|_| Log::default()).collect();
+            self.truth = truth;
+            self.forget_channels();
+        }
+        match &mut self.link {
+            Some(link) if same_boot => link.install(at, session),
+            link => {
+                self.lives += 1;
+                *link = Some(Link::mux(LinkConfig::uart_mux(), session, at));
+            }
+        }
+    }
+
+    /// What is in the logs is what was written, as far as it goes.
+    pub(crate) fn check_prefixes(&self) {
+        for (truth, log) in self.truth.iter().zip(&self.logs) {
+            assert!(truth.starts_with(&log.bytes), "output differs");
+            assert!(!log.is_complete() || *truth == log.bytes, "output ends too early");
+        }
+    }
+
+    /// Events, disk, input: everything but the line. Says whether the guest asks for a session.
+    pub(crate) fn turn(&mut self, now: u64, rng: &mut Rng) -> bool {
+        let at = self.at(now);
+        let Some(mut link) = self.link.take() else { return false };
+        link.handle_timeout(at);
+        let mut greet = false;
+        while let Some(event) = link.poll_event() {
+            trace(now, || format!("mux {event:?}"));
+            greet |= matches!(event, Event::Greet);
+            self.event(now, &mut link, event, rng);
+        }
+        self.decide(now, &mut link, rng);
+        self.read(now, &mut link, rng);
+        self.sync(now, &mut link, rng);
+        self.feed(&mut link);
+        self.link = Some(link);
+        greet
+    }
+
+    fn event(&mut self, now: u64, link: &mut Link, event: Event, rng: &mut Rng) {
+        match event {
+            Event::Opened { channel, label, base, .. } => {
+                let due = now + rng.below(self.lag_us.min(200_000) + 1);
+                self.decisions.push_back((due, channel, label[0], base));
+                if due == now {
+                    self.decide(now, link, rng);
+                }
+            }
+            Event::Readable(id) => self.reads.push_back((now + rng.below(self.lag_us + 1), id)),
+            Event::Finished(id) => self.finished(now, link, id, rng),
+            Event::RolledBack(id) => panic!("{id:?} went back in time"),
+            Event::Lost { reason } if reason != "the pipe is gone" => {
+                panic!("a session between honest ends broke: {reason}")
+            }
+            Event::Reset(id) => {
+                let output = self.outputs.iter().position(|o| *o == Some(id));
+                assert!(output.is_none_or(|i| self.logs[i].is_complete()), "{id:?} was given up");
+                assert!(self.stdin != Some(id), "the input was given up");
+            }
+            _ => {}
+        }
+    }
+
+    fn decide(&mut self, now: u64, link: &mut Link, rng: &mut Rng) {
+        while self.decisions.front().is_some_and(|(at, ..)| *at <= now) {
+            let Some((_, channel, label, base)) = self.decisions.pop_front() else { return };
+            match label {
+                255 => self.take_input(link, channel, base, rng),
+                VISITOR => link.refuse(channel),
+                label if label > VISITOR => {
+                    self.visitors.push((channel, label));
+                    link.accept(channel, base);
+                }
+                i => self.take_output(link, channel, usize::from(i), base),
+            }
+        }
+    }
+
+    // Another run's clients type something else from here on.
+    fn take_input(&mut self, link: &mut Link, channel: ChannelId, base: u64, rng: &mut Rng) {
+        let base = usize::try_from(base).unwrap();
+        assert!(base <= self.input.len(), "an ended input was offered again");
+        if self.runs > 0 {
+            rng.fill(&mut self.input[base..]);
+        }
+        self.stdin_sent = base;
+        self.stdin = Some(channel);
+        link.accept(channel, 0);
+    }
+
+    fn take_output(&mut self, link: &mut Link, channel: ChannelId, i: usize, base: u64) {
+        let log = &self.logs[i];
+        assert!(base <= log.durable(), "{base} was released, {} is durable", log.durable());
+        let cheat = u64::from(self.sabotage == Some(Sabotage::ClaimTooMuch) && self.runs > 0);
+        self.outputs[i] = Some(channel);
+        link.accept(channel, log.durable() + cheat);
+        if log.is_complete() {
+            link.close(channel);
+        }
+    }
+
+    fn read(&mut self, now: u64, link: &mut Link, rng: &mut Rng) {
+        while self.reads.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, id)) = self.reads.pop_front() else { return };
+            if let Some((_, kind)) = self.visitors.iter().find(|(v, _)| *v == id) {
+                if *kind == VISITOR + 1 {
+                    link.abandon(id);
+                }
+                let offset = link.offset(id).unwrap_or(0);
+                while !link.read(id, 3000).is_empty() {}
+                link.release(id, offset);
+                continue;
+            }
+            let Some(i) = self.outputs.iter().position(|o| *o == Some(id)) else { continue };
+            if self.sabotage == Some(Sabotage::Starve) && self.logs[i].bytes.len() > 8_000 {
+                continue;
+            }
+            loop {
+                let bytes = link.read(id, 3000);
+                if bytes.is_empty() {
+                    break;
+                }
+                self.write(i, &bytes);
+            }
+            if self.sabotage == Some(Sabotage::ReleaseBeforeSync) {
+                link.release(id, self.logs[i].written());
+            }
+            self.syncs.push_back((now + rng.below(40_000), i, self.logs[i].written()));
+        }
+    }
+
+    fn write(&mut self, i: usize, bytes: &[u8]) {
+        let log = &mut self.logs[i];
+        let due = log.bytes.len() > 5_000 && bytes.len() > 8;
+        match self.sabotage {
+            Some(Sabotage::Reorder) if due => {
+                let (a, b) = bytes.split_at(bytes.len() / 2);
+                log.write(b);
+                log.write(a);
+            }
+            Some(Sabotage::Repeat) if due => {
+                log.write(bytes);
+                log.write(bytes);
+            }
+            Some(Sabotage::Omit) if due => log.write(&bytes[1..]),
+            _ => log.write(bytes),
+        }
+    }
+
+    fn finished(&mut self, now: u64, link: &mut Link, id: ChannelId, rng: &mut Rng) {
+        match self.outputs.iter().position(|o| *o == Some(id)) {
+            Some(i) => {
+                self.logs[i].end();
+                self.syncs.push_back((now + rng.below(40_000), i, self.logs[i].written()));
+            }
+            None => link.close(id),
+        }
+    }
+
+    // One disk operation a turn, so that a kill can come between any two.
+    fn sync(&mut self, now: u64, link: &mut Link, rng: &mut Rng) {
+        if self.syncs.front().is_none_or(|(at, ..)| *at > now) {
+            return;
+        }
+        let Some((_, i, upto)) = self.syncs.pop_front() else { return };
+        let log = &mut self.logs[i];
+        if !log.sync(upto, !rng.one_in(self.bad_sync)) {
+            return;
+        }
+        let Some(id) = self.outputs[i] else { return };
+        link.release(id, log.durable());
+        if log.is_complete() {
+            link.close(id);
+        }
+    }
+
+    fn feed(&mut self, link: &mut Link) {
+        let Some(id) = self.stdin else { return };
+        self.stdin_sent += link.write(id, &self.input[self.stdin_sent..]);
+        if self.stdin_sent == self.input.len() {
+            link.finish(id);
+        }
+    }
+}

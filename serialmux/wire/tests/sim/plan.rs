@@ -1,0 +1,152 @@
+//! What a simulated run is like, drawn from its seed.
+
+use crate::line::Faults;
+use crate::rng::Rng;
+use wire::Protection;
+
+/// What the simulator itself gets wrong on purpose, to show that its checks see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    /// The mux releases what is written, not what is synced.
+    ReleaseBeforeSync,
+    /// The mux writes two reads in the wrong order.
+    Reorder,
+    /// The mux writes a read twice.
+    Repeat,
+    /// The mux leaves a byte of a read out.
+    Omit,
+    /// A restarted mux claims more than its disk holds.
+    ClaimTooMuch,
+    /// The guest's frames are seen twice, as if sealed twice under one number.
+    ReuseNumber,
+    /// The mux never reads again after a while.
+    Starve,
+}
+
+/// What a run is like.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) faults: Faults,
+    pub(crate) rate: u64,
+    pub(crate) protection: Protection,
+    /// Bytes out of each output channel, and into the input channel.
+    pub(crate) output: Vec<usize>,
+    pub(crate) input: usize,
+    /// How hostile the payload is: random, zeros, 0xFF, or frames of our own.
+    pub(crate) payload: u64,
+    /// Once in so many steps each: the pipe is cut, a new one takes over from a half-open one, the
+    /// mux is killed, its machine loses power, the guest is suspended, an end's clock jumps, the
+    /// guest reboots, a short channel is opened besides.
+    pub(crate) cut: u64,
+    pub(crate) takeover: u64,
+    pub(crate) kill: u64,
+    pub(crate) power: u64,
+    pub(crate) suspend: u64,
+    pub(crate) jump: u64,
+    pub(crate) reboot: u64,
+    pub(crate) visit: u64,
+    /// Once in so many syncs one fails.
+    pub(crate) bad_sync: u64,
+    /// The mux's readers take up to so long, µs.
+    pub(crate) lag_us: u64,
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+impl Plan {
+    /// A clean line of `rate` bytes per second.
+    pub(crate) fn clean(seed: u64, rate: u64, output: Vec<usize>, input: usize) -> Self {
+        Self {
+            seed,
+            faults: Faults::default(),
+            rate,
+            protection: Protection::Sealed,
+            output,
+            input,
+            payload: 0,
+            cut: 0,
+            takeover: 0,
+            kill: 0,
+            power: 0,
+            suspend: 0,
+            jump: 0,
+            reboot: 0,
+            visit: 0,
+            bad_sync: 0,
+            lag_us: 0,
+            sabotage: None,
+        }
+    }
+
+    /// Whatever the seed says.
+    pub(crate) fn drawn(seed: u64) -> Self {
+        let mut rng = Rng(seed);
+        let mut odds = |most: u64, least: u64| match rng.below(3) {
+            0 => 0,
+            _ => least + rng.below(most),
+        };
+        let faults = Faults {
+            drop: odds(20_000, 200),
+            burst: odds(40_000, 500),
+            flip: odds(20_000, 200),
+            insert: odds(20_000, 200),
+            text: odds(40_000, 2_000),
+            repeat: odds(40_000, 1_000),
+            stall: odds(80_000, 4_000),
+            rate: odds(40_000, 4_000),
+        };
+        let mut rare = |most: u64, least: u64| match rng.below(2) {
+            0 => 0,
+            _ => least + rng.below(most),
+        };
+        let (cut, takeover, kill) = (rare(4_000, 200), rare(4_000, 200), rare(8_000, 400));
+        let (power, suspend, jump) = (rare(8_000, 400), rare(8_000, 400), rare(8_000, 400));
+        let (reboot, bad_sync, visit) = (rare(20_000, 2_000), rare(400, 20), rare(400, 20));
+        let lag_us = [0, 0, 50_000, 3_000_000][rng.below(4) as usize];
+        let rate = [11_000, 60_000, 200_000, 900_000][rng.below(4) as usize];
+        let output = (0..1 + rng.below(4)).map(|_| rng.below(16_000) as usize).collect();
+        let input = rng.below(6_000) as usize;
+        let protection = if rng.one_in(4) { Protection::Plain } else { Protection::Sealed };
+        Self {
+            faults,
+            protection,
+            payload: rng.below(6),
+            cut,
+            takeover,
+            kill,
+            power,
+            suspend,
+            jump,
+            reboot,
+            visit,
+            bad_sync,
+            lag_us,
+            ..Self::clean(seed, rate, output, input)
+        }
+    }
+
+    /// Bytes of the kind this run sends.
+    pub(crate) fn bytes(&self, rng: &mut Rng, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        match self.payload {
+            1 => {}
+            2 => bytes.fill(0xff),
+            3 => bytes.iter_mut().for_each(|b| *b = [0, 0xff][rng.below(2) as usize]),
+            4 => {
+                let mut frame = Vec::new();
+                let header =
+                    wire::packet::Header { kind: wire::packet::Kind::Hello, tag: 1, number: 2 };
+                wire::frame::encode(&wire::packet::clear(header, b"no hello"), &mut frame);
+                bytes.iter_mut().zip(frame.iter().cycle()).for_each(|(b, f)| *b = *f);
+            }
+            _ => rng.fill(&mut bytes),
+        }
+        // Told apart at every offset even so, or a splice would go unseen.
+        bytes.chunks_mut(64).enumerate().for_each(|(i, chunk)| {
+            if let [first, second, ..] = chunk {
+                (*first, *second) = (i as u8, (i >> 8) as u8);
+            }
+        });
+        bytes
+    }
+}
