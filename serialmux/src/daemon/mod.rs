@@ -12,7 +12,8 @@ mod outbox;
 mod peer;
 mod registry;
 
-pub use registry::Registry;
+use registry::Registry;
+pub use registry::RegistryError;
 
 use crate::place::Place;
 use std::fs::{self, File};
@@ -52,7 +53,7 @@ pub enum ServeError {
     State(PathBuf, io::Error),
     /// What is in the state directory cannot be read.
     #[error(transparent)]
-    Registry(#[from] registry::RegistryError),
+    Registry(#[from] RegistryError),
 }
 
 /// A daemon that has bound its port and socket and serves when told to.

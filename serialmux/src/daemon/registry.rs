@@ -59,7 +59,7 @@ pub enum RegistryError {
 
 /// Everything registered. Its lock is held for look-ups only, never for I/O on a link.
 #[derive(Debug)]
-pub struct Registry {
+pub(super) struct Registry {
     dir: PathBuf,
     /// Names this run of the daemon to guests.
     instance: [u8; 16],
@@ -72,7 +72,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Io`] if `dir` cannot be read. A container that cannot be read is logged and
     /// left where it is: it must not keep the others from being served.
-    pub fn recover(dir: PathBuf) -> Result<Self, RegistryError> {
+    pub(super) fn recover(dir: PathBuf) -> Result<Self, RegistryError> {
         let io = |error| RegistryError::Io(dir.clone(), error);
         fs::create_dir_all(&dir).map_err(io)?;
         let mut instance = [0; 16];
@@ -114,7 +114,7 @@ impl Registry {
     }
 
     /// Names this run of the daemon to guests.
-    pub fn instance(&self) -> [u8; 16] {
+    pub(super) fn instance(&self) -> [u8; 16] {
         self.instance
     }
 
@@ -122,7 +122,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub fn register(&self, registration: Registration) -> Result<(), RegistryError> {
+    pub(super) fn register(&self, registration: Registration) -> Result<(), RegistryError> {
         for word in [&registration.id, &registration.name] {
             check_word(word)?;
         }
@@ -163,7 +163,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub fn remove(&self, word: &str) -> Result<(), RegistryError> {
+    pub(super) fn remove(&self, word: &str) -> Result<(), RegistryError> {
         let handle = self.find(word)?;
         let id = &handle.registration.id;
         if handle.status().is_connected {
@@ -179,7 +179,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Unknown`] or [`RegistryError::Ambiguous`].
-    pub fn find(&self, word: &str) -> Result<Arc<Handle>, RegistryError> {
+    pub(super) fn find(&self, word: &str) -> Result<Arc<Handle>, RegistryError> {
         let containers = self.lock();
         if let Some(handle) = containers.get(word) {
             return Ok(Arc::clone(handle));
@@ -209,7 +209,7 @@ impl Registry {
     }
 
     /// All containers, in order of registration.
-    pub fn list(&self) -> Vec<Arc<Handle>> {
+    pub(super) fn list(&self) -> Vec<Arc<Handle>> {
         let mut all: Vec<_> = self.lock().values().cloned().collect();
         all.sort_by_key(|handle| handle.registration.created_us);
         all

@@ -19,7 +19,7 @@
 //! # What it refuses to do
 //!
 //! It reads no clock ([`Instant`] is passed in), opens no socket, spawns nothing, draws no random
-//! bytes ([`Entropy`](handshake::Entropy) is passed in), and has no `unsafe`. Bytes from a peer lead
+//! bytes ([`Entropy`] is passed in), and has no `unsafe`. Bytes from a peer lead
 //! to events, to counted drops or to a closed session, never to a panic or to unbounded memory.
 #![forbid(unsafe_code)]
 

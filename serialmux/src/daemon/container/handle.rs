@@ -12,19 +12,19 @@ use wire::{KeyId, Psk};
 
 /// What is known of a container, and how much output there is to read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Status {
+pub(crate) struct Status {
     /// Whether its VM has a session now.
-    pub is_connected: bool,
+    pub(crate) is_connected: bool,
     /// When the process of this run was started, µs since the Unix epoch.
-    pub started_us: Option<u64>,
+    pub(crate) started_us: Option<u64>,
     /// How this run ended.
-    pub exit: Option<Exit>,
+    pub(crate) exit: Option<Exit>,
     /// Whether more output of this run may come.
-    pub output_open: bool,
+    pub(crate) output_open: bool,
     /// Length of the journal.
-    pub written: u64,
+    pub(crate) written: u64,
     /// How many boots were seen since the daemon started.
-    pub runs: u64,
+    pub(crate) runs: u64,
 }
 
 impl Status {
@@ -39,7 +39,7 @@ impl Status {
     }
 
     /// `created`, `running` or `exited`.
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match (&self.exit, self.started_us) {
             (Some(_), _) => "exited",
             (None, Some(_)) => "running",
@@ -48,14 +48,14 @@ impl Status {
     }
 
     /// How this run ended, once all of its output is in the journal.
-    pub fn ended(&self) -> Option<&Exit> {
+    pub(crate) fn ended(&self) -> Option<&Exit> {
         self.exit.as_ref().filter(|_| !self.output_open)
     }
 }
 
 /// What a client puts into a container's standard input.
 #[derive(Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// Bytes.
     Bytes(Bytes),
     /// Its end.
@@ -74,11 +74,11 @@ pub(super) enum Command {
 
 /// A container, for everybody but its own task.
 #[derive(Debug)]
-pub struct Handle {
+pub(crate) struct Handle {
     /// What it was registered with.
-    pub registration: Registration,
+    pub(crate) registration: Registration,
     /// Id of its key.
-    pub key_id: KeyId,
+    pub(crate) key_id: KeyId,
     journal: PathBuf,
     commands: mpsc::Sender<Command>,
     inputs: mpsc::Sender<Input>,
@@ -101,18 +101,18 @@ impl Handle {
     }
 
     /// Whether `other` differs in nothing but the time of registration.
-    pub fn is_same(&self, other: &Registration) -> bool {
+    pub(crate) fn is_same(&self, other: &Registration) -> bool {
         let other = Registration { created_us: self.registration.created_us, ..other.clone() };
         self.registration == other
     }
 
     /// What is known now.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.status.borrow().clone()
     }
 
     /// A watcher of what is known.
-    pub fn watch(&self) -> watch::Receiver<Status> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
 
@@ -120,12 +120,12 @@ impl Handle {
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub fn cursor(&self) -> Result<Cursor, JournalError> {
+    pub(crate) fn cursor(&self) -> Result<Cursor, JournalError> {
         Cursor::open(&self.journal)
     }
 
     /// Where standard input goes; waits when the process does not read.
-    pub fn inputs(&self) -> mpsc::Sender<Input> {
+    pub(crate) fn inputs(&self) -> mpsc::Sender<Input> {
         self.inputs.clone()
     }
 
@@ -138,19 +138,19 @@ impl Handle {
     ///
     /// # Errors
     /// The guest's words, or why it cannot be asked.
-    pub async fn request(&self, body: mux::Body) -> Result<(), String> {
+    pub(crate) async fn request(&self, body: mux::Body) -> Result<(), String> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Request { body, reply }).await;
         answer.await.unwrap_or_else(|_| Err("the container is being removed".into()))
     }
 
     /// The VM is about to be started: an earlier run's end is no longer the container's.
-    pub async fn expect(&self) {
+    pub(crate) async fn expect(&self) {
         self.command(Command::Expect).await;
     }
 
     /// The VM is gone, as whoever ran it knows.
-    pub async fn gone(&self, text: String) {
+    pub(crate) async fn gone(&self, text: String) {
         self.command(|done| Command::Gone(text, done)).await;
     }
 
@@ -167,7 +167,7 @@ impl Handle {
     }
 
     /// Ends the container's task.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.task.abort();
     }
 }
