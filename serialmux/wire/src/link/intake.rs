@@ -1,8 +1,9 @@
 //! What happens to a link from outside: pipes, bytes, timers, and sessions that begin and end.
 
-use super::{Event, FIRST_CREDIT, Half, Link, Live, MAX_BACKOFF, Owes};
+use super::{Event, Link, Live, MAX_BACKOFF};
 use crate::frame::{Deframer, Frame};
 use crate::packet::{HEADER_LEN, Header, Kind, SEAL_LEN, clear_body};
+use crate::record::ResetCode;
 use crate::session::{OpenError, Session};
 use crate::time::{Duration, Instant};
 
@@ -80,11 +81,20 @@ impl Link {
                 self.stats.packets_in += 1;
                 self.apply(now, number, &records);
             }
-            Err(OpenError::Stray) => self.stats.strays += 1,
+            Err(OpenError::Stray) => self.stray(now),
             Err(OpenError::Duplicate(_)) => self.stats.duplicates += 1,
             Err(OpenError::Damaged(_)) => self.stats.damaged += 1,
         }
         self.records = records;
+    }
+
+    // A repeated old HELLO may have replaced the pending session that the mux believes in: it then
+    // seals what nothing here opens, and only a beacon tells it so. It ignores a single one.
+    fn stray(&mut self, now: Instant) {
+        self.stats.strays += 1;
+        if let Some(responder) = &mut self.responder {
+            responder.doubted(now);
+        }
     }
 
     // The first packet that opens under the pending session's keys makes it the live one: only
@@ -110,8 +120,14 @@ impl Link {
 
     /// The moment [`poll_timeout`](Self::poll_timeout) named has come.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(responder) = &mut self.responder {
+            responder.handle_timeout(now);
+        }
         let is_mux = self.responder.is_none();
         let Some(live) = &mut self.live else { return };
+        if live.ack_at.is_some_and(|at| at <= now) {
+            (live.ack_at, live.ack_due) = (None, true);
+        }
         if live.probe_at.is_some_and(|at| at <= now) {
             live.ping = true;
             live.probe_at = None;
@@ -134,24 +150,22 @@ impl Link {
         self.dirty.clear();
         let is_guest = self.responder.is_some();
         for (id, channel) in &mut self.channels {
-            channel.scheduled = false;
-            channel.known = false;
-            channel.in_roster = true;
-            channel.owes = Owes { open: is_guest, ..Owes::default() };
-            if is_guest {
+            channel.carry_over(is_guest, peer_is_new);
+            if channel.owes.open {
                 self.dirty.insert(*id);
             }
-            match &mut channel.half {
-                Half::Send(send) if is_guest && !channel.taken => send.restart(FIRST_CREDIT),
-                Half::Send(send) => send.suspend(),
-                Half::Recv(recv) if peer_is_new => recv.forget_ahead(),
-                Half::Recv(_) => {}
-            }
         }
-        self.resets.values_mut().for_each(|(_, due)| *due = true);
+        self.channels.retain(|_, channel| !(channel.orphan && channel.closing));
+        for (code, due) in self.resets.values_mut() {
+            // Not in the roster of this session any more.
+            *code = if *code == ResetCode::Carried { ResetCode::Abandoned } else { *code };
+            *due = true;
+        }
         let mut live = Live::new(session, now);
         live.owes_roster = is_guest;
-        (self.roster, self.roster_seen) = (is_guest.then_some(self.channels.len() as u64), 0);
+        let carried = self.channels.values().filter(|channel| channel.in_roster).count() as u64;
+        self.roster = is_guest.then_some(carried);
+        self.roster_seen.clear();
         self.live = Some(live);
         if let Some(responder) = &mut self.responder {
             responder.settled();

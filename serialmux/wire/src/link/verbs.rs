@@ -51,6 +51,7 @@ impl Link {
             undecided: false,
             taken: false,
             in_roster: false,
+            orphan: false,
             owes,
             readable_told: false,
             finished_told: false,
@@ -92,16 +93,30 @@ impl Link {
 
     pub(super) fn reset(&mut self, id: ChannelId, code: ResetCode) {
         self.forget(id);
-        // Bounded: an id is in here only until the peer has acknowledged, or its OPEN comes again.
+        self.owe_reset(id, code);
+    }
+
+    // Bounded: an id is in here only until the peer has acknowledged, or its OPEN comes again.
+    pub(super) fn owe_reset(&mut self, id: ChannelId, code: ResetCode) {
         if self.resets.len() < self.config.max_channels {
-            self.resets.insert(id, (code, true));
+            self.resets.entry(id).or_insert((code, true)).1 = true;
         }
     }
 
     pub(super) fn forget(&mut self, id: ChannelId) {
-        self.channels.remove(&id);
+        let channel = self.channels.remove(&id);
         self.dirty.remove(&id);
+        // The mux waits for word of every channel carried over.
+        if channel.is_some_and(|channel| channel.in_roster && !channel.known) && self.live.is_some()
+        {
+            self.owe_reset(id, ResetCode::Carried);
+        }
         self.gone.insert(id.0.into()..u64::from(id.0) + 1);
+        // A guest has no more gaps between its ids than open channels; one that leaves more of them
+        // to make us remember each loses the lowest.
+        if self.gone.len() > self.config.max_channels + 1 {
+            self.gone.close_lowest_gap();
+        }
     }
 
     /// How many bytes [`write`](Self::write) would take now.
@@ -165,6 +180,10 @@ impl Link {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let Half::Recv(recv) = &mut channel.half else { return };
         recv.release(recv.next());
+        if channel.orphan {
+            self.forget(id);
+            return;
+        }
         channel.owes.release = true;
         channel.closing = true;
         self.dirty.insert(id);
