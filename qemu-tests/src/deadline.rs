@@ -5,14 +5,12 @@ use std::time::Duration;
 /// What an unloaded machine with KVM never comes near to.
 const BASE: Duration = Duration::from_secs(60);
 /// Emulation, on few cores with other tests beside, is slower by about this.
-const EMULATED: u32 = 4;
+const EMULATED: u32 = 3;
 
 /// The longest wait of any test.
 #[must_use]
 pub fn deadline() -> Duration {
-    // The same variable decides for the product whether it emulates.
-    let is_kvm = std::env::var_os("CONTAINERVM_ACCEL").is_some_and(|word| word == "kvm");
-    if is_kvm { BASE } else { BASE * EMULATED }
+    if crate::lab::accel() == "kvm" { BASE } else { BASE * EMULATED }
 }
 
 /// How long a program may still talk after its QEMU has ended: its clients must learn of the end by

@@ -1,7 +1,7 @@
 //! A place of its own for a test: a home with images and VMs, a daemon on a port of its own, and an end for all of it.
 
 use crate::checkout::Checkout;
-use crate::deadline::grace;
+use crate::deadline::{deadline, grace};
 use crate::evidence;
 use crate::family::{self, HOME, Relative};
 use crate::finished::Finished;
@@ -14,8 +14,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// The product's own variable that says how VMs run.
+const ACCEL: &str = "CONTAINERVM_ACCEL";
 
 /// A lab. All that was started in it ends when it is dropped.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ impl Lab {
     #[must_use]
     pub fn new() -> Self {
         let lab = Self::first_run();
-        let cache = Checkout::built().keep().join("cache");
+        let cache = shared_home().join("cache");
         fs::create_dir_all(&cache).expect("a cache can be made");
         fs::create_dir_all(&lab.home).expect("a home can be made");
         symlink(cache, lab.home.join("cache")).expect("a cache can be shared");
@@ -82,6 +86,7 @@ impl Lab {
             .current_dir(self.dir.path())
             .env(HOME, &self.home)
             .env("CONTAINERVM_ISO", checkout.iso())
+            .env(ACCEL, accel())
             .env("SERIALMUX_LISTEN", "127.0.0.1:0")
             .env("SERIALMUX_STATE", self.home.join("serialmux"))
             .env("TERM", "xterm");
@@ -171,6 +176,19 @@ impl Lab {
         found.remove(0)
     }
 
+    /// Waits until a QEMU runs the VM of that name.
+    #[track_caller]
+    pub fn await_qemu(&self, name: &str) {
+        let start = Instant::now();
+        let runs =
+            |dir: PathBuf| !self.processes("qemu-system-x86_64", &dir.to_string_lossy()).is_empty();
+        // Nothing tells the start of somebody else's child, so this one looks again and again.
+        while !vm_dir(&self.home, name).is_some_and(runs) {
+            assert!(start.elapsed() < deadline(), "no QEMU runs {name}");
+            std::thread::yield_now();
+        }
+    }
+
     /// The directory of the VM of that name.
     #[track_caller]
     pub fn vm(&self, name: &str) -> PathBuf {
@@ -210,6 +228,32 @@ impl Lab {
     }
 }
 
+/// How VMs run here, "kvm" or "tcg": as the product decides it, once for all labs.
+pub(crate) fn accel() -> &'static str {
+    static DECIDED: OnceLock<String> = OnceLock::new();
+    DECIDED.get_or_init(|| {
+        if let Ok(word) = std::env::var(ACCEL) {
+            return word;
+        }
+        let checkout = Checkout::built();
+        let shown = Command::new(checkout.program("containervm"))
+            .args(["run", "--rm", "--print-qemu", "busybox"])
+            .env(HOME, shared_home())
+            .env("CONTAINERVM_ISO", checkout.iso())
+            .output()
+            .expect("containervm starts");
+        let line = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let word = line.split_once("-accel ").and_then(|(_, rest)| rest.split(' ').next());
+        let said = String::from_utf8_lossy(&shown.stderr);
+        word.unwrap_or_else(|| panic!("no -accel in {line:?}; {said}")).to_owned()
+    })
+}
+
+/// The home whose cache labs share.
+fn shared_home() -> PathBuf {
+    Checkout::built().keep().join("home")
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -219,7 +263,7 @@ impl Drop for Lab {
         // One that is ended may just have started another; the next round finds that.
         loop {
             let mut left = family::relatives(&self.home);
-            left.retain(|relative| !relative.wait(std::time::Duration::ZERO));
+            left.retain(|relative| !relative.wait(Duration::ZERO));
             if left.is_empty() {
                 return;
             }
