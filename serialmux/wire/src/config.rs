@@ -18,6 +18,10 @@ pub struct LinkConfig {
     pub packet_time: Duration,
     /// Most bytes on the way and not acknowledged. Larger costs latency, smaller throughput.
     pub window: usize,
+    /// That many bytes may be on the way whatever the measured rate says. As much as `window` where
+    /// the line takes bytes only as fast as it carries them (a tty does), so that nothing piles up
+    /// beyond the reach of priorities; little where a socket takes whatever it is given.
+    pub least_window: usize,
     /// Bytes of one channel kept until released by the peer.
     pub send_buffer: usize,
     /// Bytes of one channel the peer may send ahead of what was released here.
@@ -56,6 +60,7 @@ impl LinkConfig {
             first_packet: 512,
             packet_time: Duration::from_millis(10),
             window: 64 * 1024,
+            least_window: 64 * 1024,
             send_buffer: 256 * 1024,
             receive_window: 64 * 1024,
             max_channels: 1024,
@@ -66,6 +71,7 @@ impl LinkConfig {
 
     /// The mux's end of the same: little on the way, as a guest's tty holds little.
     pub fn uart_mux() -> Self {
-        Self { window: 16 * 1024, receive_window: 256 * 1024, ..Self::uart() }
+        let (window, least_window) = (16 * 1024, 4 * 1024);
+        Self { window, least_window, receive_window: 256 * 1024, ..Self::uart() }
     }
 }

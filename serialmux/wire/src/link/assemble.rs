@@ -3,6 +3,7 @@
 use super::inflight::Carried;
 use super::{Channel, Half, Link};
 use crate::channel::{ChannelId, Direction};
+use crate::config::LinkConfig;
 use crate::frame;
 use crate::record::{self, Record, data_overhead};
 use crate::time::Instant;
@@ -12,8 +13,6 @@ use std::time::Duration;
 const WORTHWHILE: usize = 32;
 /// What an OPEN needs besides its label, at most, with the ACCEPT or RELEASE that may follow it.
 const OPEN_OVERHEAD: usize = 64;
-/// Never fewer bytes on the way than this, however short the line.
-const MIN_WINDOW: usize = 2048;
 /// Smallest packet the rate can cut to.
 const MIN_PACKET: usize = 256;
 
@@ -176,13 +175,14 @@ impl Link {
 
     fn window(&self) -> usize {
         let Some(live) = &self.live else { return 0 };
+        let LinkConfig { window, least_window, .. } = self.config;
         let (Some(rate), Some(rtt)) = (live.rtt.rate(), live.rtt.min()) else {
-            return self.config.window.min(4 * self.config.first_packet);
+            return least_window.min(window);
         };
         // A floor of 20 ms: acknowledgements are delayed, and a guest's scheduling is coarse.
         let round = rtt.max(Duration::from_millis(20)).as_micros();
         let product = u128::from(rate) * round * 2 / 1_000_000;
-        usize::try_from(product).unwrap_or(usize::MAX).clamp(MIN_WINDOW, self.config.window)
+        usize::try_from(product).unwrap_or(usize::MAX).max(least_window).min(window)
     }
 
     fn packet_limit(&self) -> usize {
