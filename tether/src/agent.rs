@@ -8,13 +8,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use guestinfo::source::{Answer, FwCfg, NoAnswer, Source, first_answering};
-use guestinfo::spec::PrimaryError;
-use guestinfo::{DecodeErrors, Spec};
+use guestinfo::Spec;
+use guestinfo::source::NoAnswer;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use wire::message::{MuxMessage, guest, mux};
 use wire::{GuestIdentity, Link, LinkConfig, Protection, Psk};
 
@@ -22,6 +21,7 @@ use crate::boot::cmdline::Switches;
 use crate::boot::hardware::Hardware;
 use crate::cgroup::{self, Cgroup};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::line::{Line, LineError};
 use crate::process::failure::{FailureRecord, GENERAL};
 use crate::rootfs::{EtcFiles, Rootfs};
@@ -42,12 +42,9 @@ pub enum AgentError {
     /// No config for this VM.
     #[error(transparent)]
     NoConfig(#[from] NoAnswer),
-    /// A config that cannot be understood; the errors are logged one by one.
-    #[error("the config has {} errors", .0.len())]
-    Config(Vec<String>),
-    /// A config that does not say what to run.
-    #[error(transparent)]
-    Primary(#[from] PrimaryError),
+    /// A config with faults, and no key to tell the multiplexer with.
+    #[error("{0}")]
+    Config(String),
     /// No line to the multiplexer.
     #[error(transparent)]
     Line(#[from] LineError),
@@ -112,22 +109,15 @@ pub async fn run(switches: &Switches) -> Result<(), AgentError> {
     let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
     let mut hardware = Hardware::begin();
-    let answer = configured()?;
-    hardware.start_disks();
-    let spec = Spec::from_pairs(answer.pairs).map_err(config_errors)?;
-    let session = Session::new(&spec, spec.primary()?);
-    let uplink = uplink(&spec)?;
-    let mut agent = Agent {
-        spec,
-        hardware,
-        uevents: Some(uevents),
-        uplink,
-        session,
-        linger_until: None,
-        stopping: false,
-        busy: false,
-    };
-    if let Some(disk) = agent.hardware.seek_disk(switches.disk_timeout) {
+    let config = Config::find()?;
+    let complaint = config.complaint();
+    if complaint.is_none() {
+        hardware.start_disks();
+    }
+    let mut agent = Agent::new(hardware, uevents, config)?;
+    if let Some(text) = complaint {
+        agent.refuse(text)?;
+    } else if let Some(disk) = agent.hardware.seek_disk(switches.disk_timeout) {
         agent.start(&disk)?;
     }
     loop {
@@ -160,6 +150,30 @@ impl Signals {
 }
 
 impl Agent {
+    fn new(hardware: Hardware, uevents: UeventSocket, config: Config) -> Result<Self, AgentError> {
+        let Config { spec, session, .. } = config;
+        Ok(Self {
+            hardware,
+            uevents: Some(uevents),
+            uplink: uplink(&spec)?,
+            session: Session::new(&spec, &session),
+            spec,
+            linger_until: None,
+            stopping: false,
+            busy: false,
+        })
+    }
+
+    /// Runs nothing, and has the multiplexer told why: that needs a key.
+    fn refuse(&mut self, complaint: String) -> Result<(), AgentError> {
+        if self.spec.key.0.is_empty() && self.spec.link.protection == guestinfo::Protection::Sealed
+        {
+            return Err(AgentError::Config(complaint));
+        }
+        self.session.report_failure(GENERAL.into(), complaint, &mut self.uplink);
+        Ok(())
+    }
+
     /// Waits for the next event.
     async fn next(&self, signals: &mut Signals) -> Result<Event, AgentError> {
         let deadline = self.deadline();
@@ -365,25 +379,6 @@ fn loopback() -> Result<(), nix::errno::Errno> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     sys::loopback_up(&socket)
-}
-
-/// Reads the session config from the first source that has one.
-fn configured() -> Result<Answer, NoAnswer> {
-    let fw_cfg = FwCfg::default();
-    let answer = first_answering(&[&fw_cfg as &dyn Source])?;
-    for passed_over in &answer.passed_over {
-        debug!("config source {passed_over}");
-    }
-    debug!("config from {}", answer.source);
-    Ok(answer)
-}
-
-fn config_errors(DecodeErrors(errors): DecodeErrors) -> AgentError {
-    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    for text in &texts {
-        error!("config: {text}");
-    }
-    AgentError::Config(texts)
 }
 
 fn uplink(spec: &Spec) -> Result<Uplink, AgentError> {

@@ -2,8 +2,8 @@
 //!
 //! # Reading order
 //!
-//! [`agent`] is the event loop and the only owner of state that changes; [`boot`] brings the machine up to
-//! the point where the container's disk is found; [`session`] is the container's life, [`rootfs`] and
+//! [`agent`] is the event loop and the only owner of state that changes; [`config`] finds out what to run;
+//! [`boot`] brings the machine up to the point where the container's disk is found; [`session`] is the container's life, [`rootfs`] and
 //! [`process`] turn its config into a running program; [`stdio`], [`relay`], [`uplink`] and [`mod@line`] carry
 //! its bytes; [`power`] ends it all.
 //!
@@ -18,6 +18,7 @@ pub mod agent;
 pub mod boot;
 pub mod cgroup;
 pub mod clock;
+pub mod config;
 pub mod console;
 pub mod environment;
 pub mod identity;
