@@ -114,3 +114,32 @@ fn a_mux_killed_at_any_byte_loses_no_output() {
     cut_everywhere(true, true);
     cut_everywhere(false, true);
 }
+
+// Window × loss on a line of 90 KB/s: what share of the line's bytes is output, in per mille.
+fn goodput() -> String {
+    let mut table = String::from("one byte lost in    never   20000    5000    1000\n");
+    for window in [4, 16, 64] {
+        table += &format!("window {window:>2} KiB    ");
+        for drop in [0, 20_000, 5_000, 1_000] {
+            let mut plan = Plan::clean(1, 90_000, vec![100_000], 0);
+            plan.faults.drop = drop;
+            plan.window = window * 1024;
+            let mut world = World::new(plan);
+            world.run(600 * SECOND);
+            table += &format!("{:>8}", 100_000 * 1_000 * SECOND / 90_000 / world.now);
+        }
+        table.push('\n');
+    }
+    table
+}
+
+#[test]
+fn the_line_is_used_as_well_as_it_was() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goodput.txt");
+    let table = goodput();
+    if std::env::var_os("GOODPUT_WRITE").is_some() {
+        std::fs::write(path, &table).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap();
+    assert_eq!(table, kept, "if that is meant, run with GOODPUT_WRITE=1 and say why");
+}

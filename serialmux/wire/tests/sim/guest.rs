@@ -45,7 +45,8 @@ impl Guest {
         };
         let skew = rng.below(1_000_000_000);
         let at = Instant::from_micros(now + skew);
-        let mut link = Link::guest(LinkConfig::uart(), identity, entropy(rng.next()), at);
+        let config = LinkConfig { window: plan.window, ..LinkConfig::uart() };
+        let mut link = Link::guest(config, identity, entropy(rng.next()), at);
         let classes = [Class::Log, Class::Terminal, Class::Exec, Class::Bulk, Class::Control];
         let sources = (plan.output.iter().enumerate())
             .map(|(i, n)| {

@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     /// The mux's readers take up to so long, µs.
     pub(crate) lag_us: u64,
     pub(crate) sabotage: Option<Sabotage>,
+    /// The guest's window, bytes.
+    pub(crate) window: usize,
 }
 
 impl Plan {
@@ -75,6 +77,7 @@ impl Plan {
             bad_sync: 0,
             lag_us: 0,
             sabotage: None,
+            window: wire::LinkConfig::uart().window,
         }
     }
 

@@ -1,0 +1,244 @@
+//! The bytes of protocol version 1, as released: what is here may be added to and never changed.
+//!
+//! `VECTORS_WRITE=1` writes files that do not exist yet; one that exists is only ever compared.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use prost::Message as _;
+use std::fs;
+use std::path::PathBuf;
+use wire::chunk::{Reader, Stream, Writer};
+use wire::handshake::{GuestHello, MuxHello};
+use wire::message::{GuestMessage, Label, MuxMessage, guest, label, mux, put as put_message};
+use wire::packet::{Header, Kind, clear};
+use wire::record::{Ack, Record, Records, put};
+use wire::{
+    ChannelId, Class, Direction, Entropy, Greeter, Greeting, GuestIdentity, Instant, Link,
+    LinkConfig, Open, Protection, Psk, frame, varint,
+};
+
+fn check(name: &str, bytes: &[u8]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/vectors/v1")
+        .join(name.to_owned() + ".hex");
+    let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text: String = digits.chunks(32).map(|line| line.concat() + "\n").collect();
+    if std::env::var_os("VECTORS_WRITE").is_some() && !path.exists() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &text).unwrap();
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    assert_eq!(text, kept, "{name} is not what version 1 says");
+}
+
+#[test]
+fn numbers_and_frames_are_as_released() {
+    let mut numbers = Vec::new();
+    for value in [0, 63, 64, 16_383, 16_384, (1 << 30) - 1, 1 << 30, varint::MAX] {
+        varint::put(&mut numbers, value);
+    }
+    check("varints", &numbers);
+    for (name, packet) in [
+        ("frame-short", b"packet".to_vec()),
+        ("frame-zeros", vec![0; 5]),
+        ("frame-254", vec![1; 254]),
+        ("frame-600", (0..600_u32).map(|i| i as u8).collect()),
+    ] {
+        let mut line = Vec::new();
+        frame::encode(&packet, &mut line);
+        check(name, &line);
+    }
+}
+
+#[test]
+fn clear_packets_are_as_released() {
+    let kinds = [Kind::Beacon, Kind::Hello, Kind::HelloReply, Kind::Reject, Kind::Solicit];
+    for kind in kinds {
+        let packet = clear(Header { kind, tag: 0xa5, number: 0x0403_0201 }, b"body");
+        check(&format!("packet-{kind:?}").to_lowercase(), &packet);
+    }
+    let psk = Psk::derive(b"key material");
+    check("key-id", &psk.id().0);
+}
+
+#[test]
+fn records_are_as_released() {
+    let channel = ChannelId(70);
+    let open = |direction, fresh| Record::Open {
+        channel,
+        direction,
+        fresh,
+        class: Class::Log,
+        next: 5,
+        limit: 1 << 40,
+        label: b"label",
+    };
+    let ack = Ack { delay_us: 900, ranges: vec![(90, 99), (70, 88), (0, 0)] };
+    for (name, record) in [
+        ("ping", Record::Ping),
+        ("ack", Record::Ack(ack)),
+        ("open-to-mux-fresh", open(Direction::ToMux, true)),
+        ("open-to-guest-carried", open(Direction::ToGuest, false)),
+        ("accept", Record::Accept { channel, next: 300, released: 200, limit: 70_000 }),
+        ("release", Record::Release { channel, released: 200, limit: 70_000 }),
+        ("reset", Record::Reset { channel, code: 2 }),
+        ("roster", Record::Roster { carried: 3 }),
+        ("close", Record::Close { code: 1, text: "why" }),
+        ("data", Record::Data { channel, offset: 1 << 33, fin: false, bytes: b"bytes" }),
+        ("data-end", Record::Data { channel, offset: 9, fin: true, bytes: b"" }),
+    ] {
+        let mut out = Vec::new();
+        put(&mut out, &record);
+        check(&format!("record-{name}"), &out);
+        assert_eq!(Records::new(&out).collect::<Vec<_>>(), vec![Ok(record)]);
+    }
+}
+
+#[test]
+fn messages_are_as_released() {
+    let session = || "abc".to_owned();
+    let guests = [
+        (
+            "started",
+            guest::Body::Started(guest::Started { session: session(), time_us: 5, pid: 7 }),
+        ),
+        ("reply", guest::Body::Reply(guest::Reply { request: 4, error: "no".into() })),
+        (
+            "failed",
+            guest::Body::Failed(guest::Failed {
+                session: session(),
+                code: 127,
+                text: "not found".into(),
+                time_us: 6,
+            }),
+        ),
+        (
+            "exited",
+            guest::Body::Exited(guest::Exited {
+                session: session(),
+                code: 137,
+                signal: 9,
+                core_dumped: true,
+                raw_status: 137,
+                oom_killed: true,
+                started_us: 1,
+                exited_us: 2,
+                output_length: 3,
+                output_end: guest::OutputEnd::Truncated as i32,
+            }),
+        ),
+    ];
+    for (name, body) in guests {
+        let mut out = Vec::new();
+        put_message(&GuestMessage { body: Some(body) }, &mut out);
+        check(&format!("guest-{name}"), &out);
+    }
+    let signal = mux::Signal { session: session(), signal: 15 };
+    let resize = mux::Resize { session: session(), rows: 24, columns: 80 };
+    for (name, body) in [
+        ("signal", mux::Body::Signal(signal)),
+        ("resize", mux::Body::Resize(resize)),
+        ("shutdown", mux::Body::Shutdown(mux::Shutdown {})),
+    ] {
+        let mut out = Vec::new();
+        put_message(&MuxMessage { request: 4, body: Some(body) }, &mut out);
+        check(&format!("mux-{name}"), &out);
+    }
+    for (name, kind) in [
+        ("control", label::Kind::Control(label::Control {})),
+        ("output", label::Kind::Output(label::Output { session: session(), tty: true })),
+        ("input", label::Kind::Input(label::Input { session: session() })),
+    ] {
+        check(&format!("label-{name}"), &Label { kind: Some(kind) }.encode_to_vec());
+    }
+}
+
+#[test]
+fn output_entries_are_as_released() {
+    let (mut writer, mut out) = (Writer::default(), Vec::new());
+    writer.push(Stream::Stdout, 1_700_000_000_000_000, b"out\n", &mut out);
+    writer.push(Stream::Stderr, 1_699_999_999_999_990, b"", &mut out);
+    check("chunks", &out);
+    let mut reader = Reader::default();
+    reader.push(&out);
+    assert_eq!(reader.next_chunk().unwrap().unwrap().0.time_us, 1_700_000_000_000_000);
+    assert_eq!(reader.next_chunk().unwrap().unwrap().0.time_us, 1_699_999_999_999_990);
+}
+
+#[test]
+fn hello_payloads_are_as_released() {
+    let hello = MuxHello {
+        proto_min: 1,
+        proto_max: 1,
+        features: 3,
+        instance: vec![1; 16],
+        max_packet: 4096,
+        nonce: 7,
+    };
+    let reply = GuestHello {
+        proto: 1,
+        features: 1,
+        boot_id: vec![2; 16],
+        agent: "agent 1".into(),
+        max_packet: 4096,
+    };
+    check("hello-payload", &hello.encode_to_vec());
+    check("hello-reply-payload", &reply.encode_to_vec());
+}
+
+fn counting(from: u8) -> Entropy {
+    let mut next = from;
+    Box::new(move |bytes| {
+        for byte in bytes {
+            (*byte, next) = (next, next.wrapping_add(1));
+        }
+    })
+}
+
+// From the first beacon to the first bytes of a channel, with random bytes that are not.
+fn session(name: &str, protection: Protection) {
+    let (at, psk) = (Instant::default(), Psk::derive(b"key material"));
+    let identity =
+        GuestIdentity { psk: psk.clone(), protection, boot_id: [2; 16], agent: "agent 1".into() };
+    let mut guest = Link::guest(LinkConfig::uart(), identity, counting(1), at);
+    let open = Open { direction: Direction::ToMux, class: Class::Log, label: b"label".to_vec() };
+    let id = guest.open_channel(open).unwrap();
+    guest.write(id, b"hello, mux");
+    guest.finish(id);
+    let mut greeter = Greeter::new(&LinkConfig::uart_mux(), [1; 16], counting(100), at);
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    let step = |what: &str, line: &[u8]| check(&format!("{name}-{what}"), line);
+    assert!(guest.poll_transmit(at, &mut up));
+    step("1-beacon", &up);
+    assert!(matches!(greeter.handle_bytes(at, &mut &up[..]), Some(Greeting::Asked(_))));
+    greeter.offer(at, &psk, protection).unwrap();
+    assert!(greeter.poll_transmit(at, &mut down));
+    step("2-hello", &down);
+    guest.handle_bytes(at, &down);
+    up.clear();
+    assert!(guest.poll_transmit(at, &mut up));
+    step("3-hello-reply", &up);
+    let Some(Greeting::Established(session)) = greeter.handle_bytes(at, &mut &up[..]) else {
+        panic!("the reply does not open");
+    };
+    let mut mux = Link::mux(LinkConfig::uart_mux(), *session, at);
+    down.clear();
+    assert!(mux.poll_transmit(at, &mut down));
+    step("4-first-of-mux", &down);
+    guest.handle_bytes(at, &down);
+    up.clear();
+    while guest.poll_transmit(at, &mut up) {}
+    step("5-first-of-guest", &up);
+    mux.handle_bytes(at, &up);
+    mux.accept(id, 0);
+    assert_eq!(&mux.read(id, 99)[..], b"hello, mux");
+}
+
+#[test]
+fn a_sealed_session_begins_as_released() {
+    session("sealed", Protection::Sealed);
+}
+
+#[test]
+fn a_plain_session_begins_as_released() {
+    session("plain", Protection::Plain);
+}
