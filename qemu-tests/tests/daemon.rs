@@ -102,6 +102,8 @@ fn a_vm_that_stood_still_goes_on() {
     let mut vm = lab.begin(["-i", "--name", "still", "busybox", "sh", "-c", script]);
     vm.expect("up\n");
     vm.write("go\n").expect_bytes(100_000);
+    // What the kernel and the agent say never mixes with what the container says.
+    lab.console("still").expect("tether: link is up").expect("runs as process");
     let qemu = lab.qemu("still");
     qemu.signal(Signal::STOP);
     // Meanwhile the daemon serves others: a whole life of another VM fits in.
