@@ -1,0 +1,4 @@
+//! What the fuzz targets share: forged sessions with a live link.
+
+#[path = "../../wire/tests/sim/forger.rs"]
+pub mod forger;
