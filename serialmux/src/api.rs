@@ -19,7 +19,7 @@ pub const MAX_MESSAGE: usize = 1024 * 1024;
 #[derive(Clone, PartialEq, Message)]
 pub struct Request {
     /// What is asked.
-    #[prost(oneof = "request::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "request::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub body: Option<request::Body>,
 }
 
@@ -58,6 +58,9 @@ pub mod request {
         /// Its VM is gone: whoever waits need not wait on.
         #[prost(message, tag = "10")]
         Gone(Gone),
+        /// Tell everything that is known of it.
+        #[prost(message, tag = "11")]
+        Inspect(Container),
     }
 
     /// Nothing to say.
@@ -195,7 +198,7 @@ pub mod input {
 #[derive(Clone, PartialEq, Message)]
 pub struct Answer {
     /// What it is.
-    #[prost(oneof = "answer::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "answer::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub body: Option<answer::Body>,
 }
 
@@ -225,6 +228,17 @@ pub mod answer {
         /// The container has ended.
         #[prost(message, tag = "7")]
         Exit(Exit),
+        /// Everything known of a container.
+        #[prost(message, tag = "8")]
+        Inspection(Inspection),
+    }
+
+    /// Everything known of a container, for people and their scripts; other programs have the rest of this.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Inspection {
+        /// One JSON object.
+        #[prost(string, tag = "1")]
+        pub json: String,
     }
 
     /// Not done, and why.

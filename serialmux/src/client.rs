@@ -97,6 +97,17 @@ impl Client {
         }
     }
 
+    /// Everything known of a container, as one JSON object.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn inspect(&self, container: String) -> Result<String, ClientError> {
+        match self.ask(request::Body::Inspect(request::Container { container })).await? {
+            answer::Body::Inspection(inspection) => Ok(inspection.json),
+            _ => Err(ClientError::Odd),
+        }
+    }
+
     /// Waits until a container has ended.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use wire::Protection::{Plain, Sealed};
 use wire::chunk::Stream::{Stderr, Stdout};
-use wire::message::mux;
+use wire::message::{guest as said, mux};
 
 const KEY: &[u8] = b"a key";
 
@@ -159,6 +159,56 @@ async fn a_daemon_killed_in_the_middle_loses_and_repeats_nothing() {
     let (out, _, exit) = drain(receiver).await;
     assert_eq!(exit.code, 0);
     assert!(out == sent, "{} of {} bytes", out.len(), sent.len());
+}
+
+/// What `inspect` says of the container.
+async fn inspected(lab: &Lab) -> serde_json::Value {
+    serde_json::from_str(&lab.client.inspect("web".into()).await.unwrap()).unwrap()
+}
+
+fn report(pairs: &[(&str, &str)]) -> said::Body {
+    let pairs = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+    said::Body::Report(said::Report { pairs })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_report_is_shown_and_outlives_the_daemon() {
+    let mut lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let before = inspected(&lab).await;
+    assert_eq!(before["status"], "created");
+    assert_eq!(before["link"]["connected"], false);
+    assert_eq!(before["report"], serde_json::json!({}));
+
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.say(report(&[("guestinfo.a", "1"), ("guestinfo.b", "über\n\"2\"")]));
+    guest.say(report(&[("guestinfo.b", "3")]));
+    guest.started();
+    guest.until("all to be taken", |guest| guest.sessions > 0 && guest.is_drained()).await;
+    let running = inspected(&lab).await;
+    assert_eq!(running["status"], "running");
+    assert_eq!(running["started"], "1970-01-01T00:00:00.000005000Z");
+    assert_eq!(running["exit"], serde_json::Value::Null);
+    assert_eq!(running["link"]["connected"], true);
+    assert_eq!(running["link"]["agent"], "a guest of the tests");
+    assert!(running["link"]["statistics"]["packets_in"].as_u64() > Some(0), "{running}");
+    assert_eq!(running["report"], serde_json::json!({ "guestinfo.b": "3" }));
+
+    guest.hang_up();
+    lab.restart().await;
+    let after = inspected(&lab).await;
+    assert_eq!(after["report"], running["report"]);
+    assert_eq!(after["link"]["agent"], "a guest of the tests");
+    assert_eq!(after["link"]["connected"], false);
+    let secret: String = KEY.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(!after.to_string().contains(&secret), "the key is nobody's business: {after}");
+
+    // What an earlier boot reported is not the next one's.
+    let mut next = Guest::new(KEY, Sealed, 2);
+    next.connect(lab.listen).await;
+    next.until("a session", |guest| guest.sessions > 0).await;
+    assert_eq!(inspected(&lab).await["report"], serde_json::json!({}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,13 +151,12 @@ impl Signals {
 
 impl Agent {
     fn new(hardware: Hardware, uevents: UeventSocket, config: Config) -> Result<Self, AgentError> {
-        let Config { spec, session, .. } = config;
         Ok(Self {
             hardware,
             uevents: Some(uevents),
-            uplink: uplink(&spec)?,
-            session: Session::new(&spec, &session),
-            spec,
+            uplink: uplink(&config.spec)?,
+            session: Session::new(&config),
+            spec: config.spec,
             linger_until: None,
             stopping: false,
             busy: false,

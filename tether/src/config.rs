@@ -72,6 +72,16 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+impl Config {
+    /// A good config with one session, from a source called "test".
+    pub(crate) fn sample(id: &str) -> Self {
+        let session = SessionSpec { id: id.to_owned(), ..SessionSpec::default() };
+        let spec = Spec { id: "0123456789abcdef".to_owned(), ..Spec::default() };
+        Self { source: "test".to_owned(), spec, session, faults: Vec::new() }
+    }
+}
+
 fn before(others: &[String]) -> String {
     if others.is_empty() {
         "asked first".to_owned()

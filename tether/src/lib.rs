@@ -29,6 +29,7 @@ pub mod power;
 pub mod process;
 pub mod reap;
 pub mod relay;
+pub mod report;
 pub mod rootfs;
 pub mod session;
 pub mod signal;

@@ -28,10 +28,12 @@ use wire::{ChannelId, Class, Direction};
 
 use crate::cgroup::Cgroup;
 use crate::clock;
+use crate::config::Config;
 use crate::process::failure::{FailureRecord, StartFailure};
 use crate::process::{self, Launch, Starting};
 use crate::reap::Exit;
 use crate::relay::{Flow, InputRelay, OutputRelay};
+use crate::report::Reporter;
 use crate::rootfs::Rootfs;
 use crate::signal::{self, Pending};
 use crate::stdio::Stdio;
@@ -114,14 +116,17 @@ pub struct Session {
     early: Pending,
     size: (u16, u16),
     kill_at: Option<Instant>,
+    /// What is said of it to those who only look.
+    reporter: Reporter,
     /// How long the multiplexer may leave output untaken after the process's end.
     linger: Duration,
     gave_up: bool,
 }
 
 impl Session {
-    /// A session that waits for its root, by the spec's primary session.
-    pub fn new(spec: &Spec, session: &SessionSpec) -> Self {
+    /// The config's session, which waits for its root.
+    pub fn new(config: &Config) -> Self {
+        let Config { spec, session, .. } = config;
         let stop_signal = signal::number(&session.stop_signal).unwrap_or_else(|| {
             if !session.stop_signal.is_empty() {
                 warn!("stop signal {:?} does not exist, TERM is used", session.stop_signal);
@@ -138,6 +143,7 @@ impl Session {
             early: Pending::default(),
             size: DEFAULT_SIZE,
             kill_at: None,
+            reporter: Reporter::new(config),
             linger: Duration::from_secs(spec.link.linger.min(MAX_LINGER)),
             gave_up: false,
         }
@@ -216,8 +222,10 @@ impl Session {
     /// Ends a session for a reason outside of it.
     pub fn report_failure(&mut self, code: i32, text: String, uplink: &mut Uplink) {
         warn!("session {} cannot be started: {text}", self.id);
-        let session = self.id.clone();
-        uplink.say(Body::Failed(Failed { session, code, text, time_us: clock::wall_us() }));
+        let (session, time_us) = (self.id.clone(), clock::wall_us());
+        self.reporter.failed(code, &text, time_us);
+        self.reporter.publish(uplink);
+        uplink.say(Body::Failed(Failed { session, code, text, time_us }));
         self.close_streams(uplink);
         self.phase = Phase::Over;
     }
@@ -247,6 +255,8 @@ impl Session {
         let started_us = clock::wall_us();
         info!("session {} runs as process {pid}", self.id);
         let session = self.id.clone();
+        self.reporter.started(started_us);
+        self.reporter.publish(uplink);
         uplink.say(Body::Started(Started {
             session,
             time_us: started_us,
@@ -280,6 +290,7 @@ impl Session {
 
     /// Moves what can be moved, and ends the session when there is nothing more to come.
     pub fn turn(&mut self, uplink: &mut Uplink) {
+        self.reporter.publish(uplink);
         let Some(streams) = &mut self.streams else { return };
         streams.input.turn(&mut streams.stdio, uplink.link());
         let flow = streams.output.turn(&mut streams.stdio, uplink.link());
@@ -317,6 +328,8 @@ impl Session {
         };
         let oom = if oom_killed { ", out of memory" } else { "" };
         info!("session {} exited {} (output {words}, {bytes} bytes{oom})", self.id, exit.code);
+        self.reporter.ended(exit.code, oom.trim_start_matches(", "), exited_us);
+        self.reporter.publish(uplink);
         uplink.say(Body::Exited(Exited {
             session: self.id.clone(),
             code: exit.code,

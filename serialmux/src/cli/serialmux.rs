@@ -42,6 +42,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show everything known of containers, one JSON object for each
+    ///
+    /// What was registered, what became of it, how its link does, and what the VM's agent reports,
+    /// with the keys that it would use in a vSphere VM's extraConfig.
+    Inspect {
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
     /// Register the containerVM that a VMX file describes
     Register {
         /// The VMX file; its guestinfo keys say id, name and key
@@ -152,6 +161,13 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(&place).await,
             Command::Ps { json } => ps(&client, json).await,
+            Command::Inspect { containers } => {
+                each(containers, |name| {
+                    let client = &client;
+                    async move { inspect(&client.inspect(name).await?) }
+                })
+                .await
+            }
             Command::Register { vmx } => register(&client, &vmx).await,
             Command::Rm { containers } => {
                 each(containers, |name| {
@@ -311,6 +327,13 @@ async fn ps(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
         writeln!(out, "{id:<14}{name:<24}{status:<12}{connected:<11}{command}")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(json: &str) -> anyhow::Result<()> {
+    let value: serde_json::Value =
+        serde_json::from_str(json).map_err(|_| client::ClientError::Odd)?;
+    writeln!(std::io::stdout(), "{value:#}")?;
+    Ok(())
 }
 
 async fn attach(client: &Client, args: AttachArgs) -> anyhow::Result<ExitCode> {

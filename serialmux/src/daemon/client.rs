@@ -94,6 +94,12 @@ async fn perform(
             let containers = registry.list().iter().map(|handle| summary(handle)).collect();
             send(sender, Reply::List(answer::List { containers })).await
         }
+        Body::Inspect(request::Container { container }) => {
+            let inspection = registry.find(&container)?.inspect().await;
+            let json =
+                inspection.ok_or_else(|| Refusal::Told("the container was removed".into()))?;
+            send(sender, Reply::Inspection(answer::Inspection { json: json.to_string() })).await
+        }
         Body::Attach(attach) => {
             let handle = registry.find(&attach.container)?;
             attached(&handle, &attach, sender, receiver).await

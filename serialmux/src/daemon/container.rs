@@ -13,6 +13,7 @@
 
 mod control;
 mod handle;
+mod inspection;
 mod outputs;
 
 pub(super) use handle::{Handle, Input, Status};
@@ -26,6 +27,7 @@ use crate::store::state::{self, Exit, Registration, State};
 use bytes::Bytes;
 use control::Control;
 use handle::Command;
+use inspection::Inspection;
 use outputs::Outputs;
 use std::collections::VecDeque;
 use std::io;
@@ -191,7 +193,8 @@ impl Container {
     fn established(&mut self, established: Established) {
         let Established { pipe, from, session, rest, registry } = established;
         let boot = session.peer().id;
-        tracing::info!(container = self.name, from, agent = session.peer().agent, "connected");
+        let agent = session.peer().agent.clone();
+        tracing::info!(container = self.name, from, agent, "connected");
         let now = clock::now();
         match &mut self.link {
             Some(link) if self.state.boot == boot => link.install(now, session),
@@ -202,7 +205,7 @@ impl Container {
             }
         }
         if self.state.boot != boot {
-            self.new_run(boot.to_vec());
+            self.new_run(boot.to_vec(), agent);
             self.status.send_modify(|status| status.runs += 1);
         }
         if let Some(link) = &mut self.link {
@@ -215,10 +218,10 @@ impl Container {
         self.status.send_modify(|status| status.is_connected = true);
     }
 
-    fn new_run(&mut self, boot: Vec<u8>) {
+    fn new_run(&mut self, boot: Vec<u8>, agent: String) {
         self.outputs = Outputs::default();
         self.input = None;
-        self.state = State { boot, ..State::default() };
+        self.state = State { boot, agent, ..State::default() };
         self.save();
         self.status.send_modify(Status::new_run);
     }
@@ -228,7 +231,7 @@ impl Container {
         if self.line.is_none() && self.state.exit.is_some() {
             self.link = None;
             (self.input_backlog, self.input_ended) = (VecDeque::new(), false);
-            self.new_run(Vec::new());
+            self.new_run(Vec::new(), String::new());
         }
     }
 
@@ -354,6 +357,8 @@ impl Container {
                 self.exited(Exit { code, error: String::new(), time_us });
             }
             Some(Body::Reply(reply)) => self.control.replied(reply),
+            // As long as a message may be, so it needs no other bound.
+            Some(Body::Report(report)) => self.state.report = report.pairs,
             None => tracing::info!(container = self.name, "message of a newer agent passed over"),
         }
         self.save();
@@ -462,6 +467,11 @@ impl Container {
                 } else {
                     self.control.ask(body, reply);
                 }
+            }
+            Command::Inspect(reply) => {
+                let from = self.line.as_ref().map(|line| line.from.as_str());
+                // The asker may have gone, and then nobody needs the answer.
+                drop(reply.send(Inspection::of(&self.state, self.link.as_ref(), from)));
             }
             Command::Expect(done) => {
                 self.expect();

@@ -1,6 +1,7 @@
 //! A container's registration and what became of it, as two small JSON files.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -38,6 +39,12 @@ pub struct State {
     pub started_us: Option<u64>,
     /// How it ended.
     pub exit: Option<Exit>,
+    /// What the agent calls itself.
+    #[serde(default)]
+    pub agent: String,
+    /// What the guest reports about itself: keys of guestinfo, and their values.
+    #[serde(default)]
+    pub report: BTreeMap<String, String>,
 }
 
 /// How a container's run ended.

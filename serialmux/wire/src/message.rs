@@ -64,7 +64,7 @@ pub mod label {
 #[derive(Clone, PartialEq, Message)]
 pub struct GuestMessage {
     /// What it says; absent: something newer than this build.
-    #[prost(oneof = "guest::Body", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "guest::Body", tags = "1, 2, 3, 4, 5")]
     pub body: Option<guest::Body>,
 }
 
@@ -85,6 +85,9 @@ pub mod guest {
         /// The answer to a request.
         #[prost(message, tag = "4")]
         Reply(Reply),
+        /// What the guest reports about itself, all of it; the one before does not count any more.
+        #[prost(message, tag = "5")]
+        Report(Report),
     }
 
     /// A session's process runs.
@@ -163,6 +166,14 @@ pub mod guest {
         Abandoned = 1,
         /// Part of it could not be kept.
         Truncated = 2,
+    }
+
+    /// What the guest reports about itself, as it would to a hypervisor that keeps it.
+    #[derive(Clone, PartialEq, Eq, prost::Message)]
+    pub struct Report {
+        /// Keys of guestinfo, and their values.
+        #[prost(btree_map = "string, string", tag = "1")]
+        pub pairs: std::collections::BTreeMap<String, String>,
     }
 
     /// The answer to a request.

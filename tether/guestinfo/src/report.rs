@@ -23,6 +23,9 @@ pub struct Report {
     /// The agent's version. Ours, at `guestinfo.vice..link.version`.
     #[serde(rename = ".link/version")]
     pub agent_version: String,
+    /// The source that the config came from. Ours, at `guestinfo.vice..link.source`.
+    #[serde(rename = ".link/source")]
+    pub source: String,
 }
 
 /// What has become of a session.

@@ -5,14 +5,9 @@ use guestinfo::CmdSpec;
 
 use crate::peer::{Peer, connected, until};
 
-fn spec(session: SessionSpec) -> (Spec, SessionSpec) {
-    let spec = Spec { id: "0123456789abcdef".to_owned(), ..Spec::default() };
-    (spec, SessionSpec { id: "s".to_owned(), ..session })
-}
-
 fn session(of: SessionSpec) -> Session {
-    let (spec, session) = spec(of);
-    Session::new(&spec, &session)
+    let config = Config::sample("s");
+    Session::new(&Config { session: SessionSpec { id: "s".to_owned(), ..of }, ..config })
 }
 
 fn command(path: &str, args: &[&str]) -> CmdSpec {
@@ -81,16 +76,18 @@ async fn a_session_that_cannot_start_says_so_and_is_over() {
     let step = |uplink: &mut Uplink, _: &mut Peer| uplink.turn(|_| {}).unwrap();
     until(&mut uplink, &mut peer, step, |uplink, _| uplink.is_drained()).await;
     let heard = peer.heard();
-    let [Body::Failed(failed)] = &heard[..] else { panic!("{heard:?}") };
+    // Who is woken by the failure finds it in the report.
+    let [Body::Report(report), Body::Failed(failed)] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!(report.pairs["guestinfo.vice..sessions|s.started"], failed.text);
     assert_eq!((failed.session.as_str(), failed.code), ("s", 125));
     assert!(failed.text.contains("/proc"), "{}", failed.text);
 }
 
 /// A session whose process has just ended, with its streams.
 fn ended(uplink: &mut Uplink, linger: u64) -> (Session, crate::stdio::ChildStdio) {
-    let (mut spec, session) = spec(SessionSpec::default());
-    spec.link.linger = linger;
-    let mut session = Session::new(&spec, &session);
+    let mut config = Config::sample("s");
+    config.spec.link.linger = linger;
+    let mut session = Session::new(&config);
     let (stdio, child) = Stdio::open(false, false).unwrap();
     session.streams = Some(session.open_streams(stdio, uplink).unwrap());
     session.phase = Phase::Running { pid: Pid::from_raw(42), started_us: 1 };
@@ -105,11 +102,19 @@ async fn record(session: &mut Session, uplink: &mut Uplink, peer: &mut Peer) -> 
         session.turn(uplink);
         uplink.turn(|_| {}).unwrap();
     };
-    until(uplink, peer, step, |_, peer| !peer.heard().is_empty()).await;
-    match peer.heard().remove(0) {
-        Body::Exited(record) => record,
-        other => panic!("{other:?}"),
-    }
+    let exited = |peer: &Peer| match peer.heard().pop() {
+        Some(Body::Exited(record)) => Some(record),
+        _ => None,
+    };
+    until(uplink, peer, step, |_, peer| exited(peer).is_some()).await;
+    let reported = peer.heard().into_iter().rev().find_map(|body| match body {
+        Body::Report(report) => Some(report),
+        _ => None,
+    });
+    let record = exited(peer).unwrap();
+    let status = &reported.unwrap().pairs["guestinfo.vice..sessions|s.status"];
+    assert_eq!(*status, record.code.to_string());
+    record
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What the rest of the daemon holds of a container: its commands, and its status.
 
+use super::inspection::Inspection;
 use crate::daemon::peer::Established;
 use crate::store::journal::{Cursor, JournalError};
 use crate::store::state::{Exit, Registration, State};
@@ -68,6 +69,7 @@ pub(super) type Reply = oneshot::Sender<Result<(), String>>;
 pub(super) enum Command {
     Established(Box<Established>),
     Request { body: mux::Body, reply: Reply },
+    Inspect(oneshot::Sender<Inspection>),
     Expect(oneshot::Sender<()>),
     Gone(String, oneshot::Sender<()>),
 }
@@ -142,6 +144,16 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Request { body, reply }).await;
         answer.await.unwrap_or_else(|_| Err("the container is being removed".into()))
+    }
+
+    /// Everything known of it, as one JSON object without its key; `None` if it is being removed.
+    pub(crate) async fn inspect(&self) -> Option<serde_json::Value> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Inspect(reply)).await;
+        let inspection = answer.await.ok()?;
+        let status = self.status();
+        let (started_us, exit) = (status.started_us, status.exit.as_ref());
+        Some(inspection.json(&self.registration, status.word(), started_us, exit))
     }
 
     /// The VM is about to be started: an earlier run's end is no longer the container's.

@@ -28,6 +28,7 @@ fn report() -> Report {
         execs: [("E1".into(), exec)].into(),
         networks: [("bridge".into(), endpoint)].into(),
         agent_version: "0.1.0".into(),
+        source: "a test".into(),
     }
 }
 
@@ -57,6 +58,7 @@ fn every_answer_goes_to_its_writable_key() {
             "guestinfo.vice..networks|bridge.network.assigned.dns = 0",
             "guestinfo.vice..networks|bridge.network.assigned.dns|0 = AAAAAAAAAAAAAP//rBAAAQ==",
             "guestinfo.vice..link.version = 0.1.0",
+            "guestinfo.vice..link.source = a test",
         ]
     );
 }

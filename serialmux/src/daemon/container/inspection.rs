@@ -1,0 +1,103 @@
+//! Everything known of a container, for whoever asks: what was registered, what became of it, its link, its report.
+
+use crate::moment;
+use crate::store::state::{Exit, Registration, State};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use wire::{Link, LinkStats};
+
+/// What only the container's task knows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Inspection {
+    link: LinkView,
+    report: BTreeMap<String, String>,
+}
+
+/// The link of this run, as far as there is one since the daemon started.
+#[derive(Debug, Clone, Default)]
+struct LinkView {
+    from: Option<String>,
+    agent: String,
+    rtt_us: Option<u64>,
+    stats: LinkStats,
+}
+
+impl Inspection {
+    /// A look at the state, and the link with where it comes from, if it is connected.
+    pub(super) fn of(state: &State, link: Option<&Link>, from: Option<&str>) -> Self {
+        let view = link.map(|link| LinkView {
+            from: from.map(str::to_owned),
+            agent: state.agent.clone(),
+            rtt_us: link.rtt().map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            stats: link.stats(),
+        });
+        let recovered = LinkView { agent: state.agent.clone(), ..LinkView::default() };
+        Self { link: view.unwrap_or(recovered), report: state.report.clone() }
+    }
+
+    /// All of it as one JSON object; the key that was registered is not part of it.
+    pub(crate) fn json(
+        &self,
+        registration: &Registration,
+        status: &'static str,
+        started_us: Option<u64>,
+        exit: Option<&Exit>,
+    ) -> Value {
+        let Registration { id, name, command, plain, tty, open_stdin, created_us, key: _ } =
+            registration;
+        let exit = exit.map(|exit| {
+            json!({ "code": exit.code, "error": exit.error, "time": moment::show(exit.time_us) })
+        });
+        json!({
+            "id": id,
+            "name": name,
+            "command": command,
+            "tty": tty,
+            "open_stdin": open_stdin,
+            "protection": if *plain { "plain" } else { "sealed" },
+            "created": moment::show(*created_us),
+            "status": status,
+            "started": started_us.map(moment::show),
+            "exit": exit,
+            "link": self.link.json(),
+            "report": self.report,
+        })
+    }
+}
+
+impl LinkView {
+    fn json(&self) -> Value {
+        let LinkStats {
+            bytes_in,
+            bytes_out,
+            packets_in,
+            packets_out,
+            noise_bytes,
+            damaged,
+            duplicates,
+            strays,
+            lost,
+            probes,
+            sessions,
+        } = self.stats;
+        json!({
+            "connected": self.from.is_some(),
+            "from": self.from,
+            "agent": self.agent,
+            "rtt_us": self.rtt_us,
+            "statistics": {
+                "bytes_in": bytes_in,
+                "bytes_out": bytes_out,
+                "packets_in": packets_in,
+                "packets_out": packets_out,
+                "noise_bytes": noise_bytes,
+                "damaged": damaged,
+                "duplicates": duplicates,
+                "strays": strays,
+                "lost": lost,
+                "probes": probes,
+                "sessions": sessions,
+            },
+        })
+    }
+}
