@@ -159,9 +159,11 @@ mod tests {
 
     const PREFIX: &str = "guestinfo.vice..sessions|s";
 
-    /// A hypervisor that keeps what it is given and refuses what is to be `refused`.
+    type Kept = Rc<RefCell<Vec<(String, String)>>>;
+
+    /// A hypervisor that keeps what it is given, or refuses it all.
     struct Keeper {
-        kept: Rc<RefCell<Vec<(String, String)>>>,
+        kept: Kept,
         refused: bool,
     }
 
@@ -179,8 +181,8 @@ mod tests {
         }
     }
 
-    fn reporter(refused: bool) -> (Reporter, Rc<RefCell<Vec<(String, String)>>>) {
-        let kept = Rc::new(RefCell::new(Vec::new()));
+    fn reporter(refused: bool) -> (Reporter, Kept) {
+        let kept = Kept::default();
         let sink = Keeper { kept: Rc::clone(&kept), refused };
         let mut reporter = Reporter::new(&Config::sample("s"));
         reporter.sink = Some(Box::new(sink));
