@@ -159,11 +159,16 @@ fn summarize(outcomes: &[Outcome], all: &Tally) -> bool {
         println!("\nmeasured, for the record:");
         all.measured.iter().for_each(|line| println!("  {line}"));
     }
-    let unexpected: Vec<&String> =
-        all.reasons.iter().filter(|reason| !steps::is_expected(reason)).collect();
-    if !unexpected.is_empty() {
-        println!("\nskipped, though this machine should be able to run them:");
-        unexpected.iter().for_each(|reason| println!("  {reason}"));
+    let (expected, unexpected): (Vec<&String>, Vec<&String>) =
+        all.reasons.iter().partition(|reason| steps::is_expected(reason));
+    for (title, reasons) in [
+        ("skipped, as expected here:", &expected),
+        ("skipped, though this machine should be able to run them:", &unexpected),
+    ] {
+        if !reasons.is_empty() {
+            println!("\n{title}");
+            reasons.iter().for_each(|reason| println!("  {reason}"));
+        }
     }
     println!("\n{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
     sum.failed == 0 && unexpected.is_empty()

@@ -29,8 +29,10 @@ impl AddAssign for Counts {
 /// Reads the output of test programs line by line.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// The test programs' own counts; tests that skip count as passed there.
+    /// The test programs' own counts; tests that skip themselves count as passed there.
     results: Counts,
+    /// How many skipped themselves.
+    n_skipped_themselves: u64,
     /// Why tests were skipped.
     pub reasons: Vec<String>,
     /// Figures for the record.
@@ -50,8 +52,15 @@ impl Tally {
             // A test that says so for several of its parts is still one test.
             if !std::mem::replace(&mut self.has_skipped, true) {
                 self.reasons.push(reason.to_owned());
+                self.n_skipped_themselves += 1;
             }
             return true;
+        }
+        if line.starts_with("test ")
+            && let Some((_, reason)) = line.split_once(" ... ignored")
+        {
+            let reason = reason.strip_prefix(", ").unwrap_or("ignored without a reason");
+            self.reasons.push(reason.to_owned());
         }
         if let Some(figure) = line.strip_prefix(MEASURED) {
             self.measured.push(figure.to_owned());
@@ -73,11 +82,10 @@ impl Tally {
     /// What was counted.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let n_reasons = self.reasons.len() as u64;
         Counts {
-            passed: self.results.passed.saturating_sub(n_reasons),
+            passed: self.results.passed.saturating_sub(self.n_skipped_themselves),
             failed: self.results.failed,
-            skipped: self.results.skipped + n_reasons,
+            skipped: self.results.skipped + self.n_skipped_themselves,
         }
     }
 }
@@ -129,6 +137,16 @@ mod tests {
         assert_eq!(tally.counts(), Counts { passed: 1, failed: 0, skipped: 1 });
         assert_eq!(tally.reasons, ["no root"]);
         assert!(!shown.contains(&"noise") && shown.contains(&"skipped: no root"), "{shown:?}");
+    }
+
+    #[test]
+    fn an_ignored_test_is_skipped_for_the_reason_it_names() {
+        let (tally, _) = tally(
+            "test a ... ignored, too big\ntest b ... ignored\n\n\
+             test result: ok. 0 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out",
+        );
+        assert_eq!(tally.counts(), Counts { passed: 0, failed: 0, skipped: 2 });
+        assert_eq!(tally.reasons, ["too big", "ignored without a reason"]);
     }
 
     #[test]
