@@ -3,7 +3,7 @@
 
 use guestinfo::extraconfig::Decoded;
 use guestinfo::source::{Answer, NoAnswer, PassedOver, Source, first_answering, in_order};
-use guestinfo::{SessionSpec, Spec};
+use guestinfo::{LinkSpec, SessionSpec, Spec};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -51,7 +51,11 @@ impl Config {
 
     fn of(Answer { source, pairs, .. }: Answer) -> Self {
         let Decoded { value, errors } = Spec::decode(pairs);
-        let spec = value.unwrap_or_default();
+        let mut spec = value.unwrap_or_default();
+        // Its stand-in is 0, which would leave no time to tell of the fault.
+        if errors.iter().any(|error| error.key.ends_with("/link/linger")) {
+            spec.link.linger = LinkSpec::DEFAULT_LINGER;
+        }
         let mut faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let session = spec.primary().cloned().unwrap_or_else(|error| {
             faults.push(error.to_string());
@@ -124,6 +128,7 @@ mod tests {
         ]);
         assert_eq!(bad.spec.key.0, b"secret");
         assert_eq!(bad.session.id, "x");
+        assert_eq!(bad.spec.link.linger, 30, "time to tell");
         let text = bad.complaint().unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "the config from test has 3 faults:");
