@@ -1,6 +1,6 @@
 //! What a VMX file's guestinfo keys say, and what a VM makes of them: VIC's own keys, old and new, and bad ones.
 
-use qemu_tests::{Lab, Program, record};
+use qemu_tests::{Finished, Lab, Program, record};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -72,10 +72,13 @@ impl Bench {
     }
 
     /// Registers a VM by one VMX file and boots it with another, as a host would that cannot tell good from bad.
-    fn boot_instead(&self, good: &str, bad: &str, id: &str) {
+    /// Returns when QEMU has ended, with what an attached client saw.
+    fn boot_instead(&self, good: &str, bad: &str, id: &str) -> Finished {
         self.lab.containervm(["start", "--print-qemu", good]).finish().code(0);
         self.lab.serialmux(["register", good]).finish().code(0);
+        let attached = self.lab.serialmux(["attach", id]);
         self.lab.containervm(["supervise", id, "--vmx", bad]).finish().code(0);
+        attached.finish()
     }
 
     fn inspect(&self, name: &str) -> serde_json::Value {
@@ -226,15 +229,14 @@ fn every_fault_of_a_config_is_told_and_the_vm_powers_off() {
     // A host that reads it first does not even boot it.
     let refused = bench.lab.containervm(["start", "-a", &bad]).finish();
     refused.code(125);
-    // Returns when QEMU has ended, which nobody but the guest has asked for.
-    bench.boot_instead(&good, &bad, &id);
-    let known = bench.inspect(&id);
-    assert_eq!((&known["status"], &known["exit"]["code"]), (&"exited".into(), &125.into()));
+    let attached = bench.boot_instead(&good, &bad, &id);
+    attached.code(125);
+    let (known, console) = (bench.inspect(&id), bench.console("bad"));
+    assert_eq!(known["exit"]["code"], 125, "{known}\n{console}");
     let error = known["exit"]["error"].as_str().unwrap_or_default().to_owned();
-    let console = bench.console("bad");
     for (key, value) in [("openstdin", "maybe"), ("cmd/Args", "many"), ("link/linger", "soon")] {
         let names = |line: &str| line.contains(key) && line.contains(value);
-        for text in [&error, &console, &refused.err()] {
+        for text in [&error, &console, &refused.err(), &attached.err()] {
             assert!(text.lines().any(names), "{key} is not told in: {text}");
         }
     }
@@ -251,7 +253,7 @@ fn a_config_without_a_key_ends_on_the_console() {
     let mut pairs = vic(&id, &["A=1".to_owned()]);
     pairs.iter_mut().find(|(key, _)| key.ends_with("/key")).expect("a key").1 = "!".to_owned();
     let bad = bench.vmx("bad", &lines(&pairs));
-    bench.boot_instead(&good, &bad, &id);
+    bench.boot_instead(&good, &bad, &id).code(137);
     let console = bench.console("bad");
     assert!(console.contains("guestinfo.vice./key = "), "{console}");
     assert!(console.contains("power off"), "{console}");
