@@ -317,7 +317,12 @@ impl Container {
     fn readable(&mut self, link: &mut Link, channel: ChannelId) {
         if self.control.is_up(channel) {
             let (messages, broken) = self.control.read(link, channel);
+            let tells_more = !messages.iter().all(is_reply);
             messages.into_iter().for_each(|message| self.message(message));
+            // Once for all that came together: a save waits for the disk.
+            if tells_more {
+                self.save();
+            }
             if broken {
                 link.abandon(channel);
             }
@@ -361,7 +366,6 @@ impl Container {
             Some(Body::Report(report)) => self.state.report = report.pairs,
             None => tracing::info!(container = self.name, "message of a newer agent passed over"),
         }
-        self.save();
     }
 
     fn exited(&mut self, exit: Exit) {
@@ -497,6 +501,10 @@ impl Container {
         }
         self.status.send_modify(|status| status.output_open = false);
     }
+}
+
+fn is_reply(message: &wire::message::GuestMessage) -> bool {
+    matches!(message.body, Some(wire::message::guest::Body::Reply(_)))
 }
 
 fn far_away() -> tokio::time::Instant {
