@@ -100,7 +100,7 @@ impl Session {
                     answer::Body::Exit(exit) => break End::Exit(exit),
                     _ => return Err(ClientError::Odd),
                 },
-                () = done(&mut detached) => break End::Detached,
+                _sender = done(&mut detached) => break End::Detached,
                 () = boot.tick(), if boot.is_shown => {}
                 _ = resized.recv(), if tty => tell_size(&client, &attach.container),
                 number = any(&mut signals), if !signals.is_empty() => {
@@ -114,8 +114,9 @@ impl Session {
 }
 
 // Moves standard input to the daemon. Returns when the user detaches, and else never: the end of
-// input is not the end of being attached.
-async fn forward(mut sender: Sender, mut typed: Option<Typed>) {
+// input is not the end of being attached. The sender comes back, for the daemon hangs up when it is
+// dropped, which must not look like a broken connection to who has just detached.
+async fn forward(mut sender: Sender, mut typed: Option<Typed>) -> Sender {
     let mut keys = read_stdin();
     while let Some(bytes) = keys.recv().await {
         let sifted = match &mut typed {
@@ -126,7 +127,7 @@ async fn forward(mut sender: Sender, mut typed: Option<Typed>) {
             send(&mut sender, input::Body::Bytes(sifted.bytes.into())).await;
         }
         if sifted.detach {
-            return;
+            return sender;
         }
     }
     send(&mut sender, input::Body::End(request::Hello {})).await;
@@ -138,9 +139,9 @@ async fn send(sender: &mut Sender, body: input::Body) {
     sender.send(&Input { body: Some(body) }).await.ok();
 }
 
-async fn done(task: &mut Option<JoinHandle<()>>) {
+async fn done(task: &mut Option<JoinHandle<Sender>>) -> Option<Sender> {
     match task {
-        Some(task) => task.await.unwrap_or_default(),
+        Some(task) => task.await.ok(),
         None => std::future::pending().await,
     }
 }
