@@ -26,8 +26,9 @@ fn a_vm_in_the_background_is_followed_attached_to_and_remembered() {
     follower.end().code(0);
     waiter.finish().code(0).prints("4\n");
 
-    // The VM goes; what it said does not.
-    assert!(lab.processes("qemu-system-x86_64", "").iter().all(|qemu| qemu.wait(deadline())));
+    // The VM goes, and who has seen to that; what it said does not.
+    assert!(lab.processes("containervm", "supervise").iter().all(|it| it.wait(deadline())));
+    assert!(lab.processes("qemu-system-x86_64", "").is_empty());
     let logs = lab.serialmux(["logs", &id[..12]]).finish();
     logs.code(0).prints("one\ngot two\n");
     assert_eq!(logs.err(), "bye\n");
