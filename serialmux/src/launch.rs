@@ -5,7 +5,7 @@ use crate::place::Place;
 use anyhow::{Context, bail};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
@@ -62,6 +62,15 @@ impl Background {
     pub fn join(mut self) -> io::Result<()> {
         self.stdout.read_to_end(&mut Vec::new()).map(|_| ())
     }
+}
+
+/// Tells whoever has started this program as a [`Background`] that it is ready. One who is gone by
+/// now, by an interrupt for instance, is no reason to end: the next one finds it ready.
+pub fn ready(line: &str) {
+    let mut out = io::stdout();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .unwrap_or_else(|error| tracing::debug!(%error, "nobody waits for this program"));
 }
 
 // The last line written to `log` since it was `start` long.

@@ -6,7 +6,7 @@ use crate::client::{self, Client};
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::terminal::DetachKeys;
-use crate::{clock, moment, signals};
+use crate::{clock, launch, moment, signals};
 use anyhow::{Context, bail};
 use base64::Engine;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -239,12 +239,11 @@ impl Serve {
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).init();
         let daemon = Daemon::bind(place, self.listen).await?;
         // Whoever started us in the background waits for this line.
-        println!(
-            "serialmux: VMs connect to {}; clients to {}",
-            daemon.listen(),
-            place.socket().display()
-        );
-        std::io::stdout().flush()?;
+        let (vms, clients) = (daemon.listen(), place.socket());
+        launch::ready(&format!(
+            "serialmux: VMs connect to {vms}; clients to {}",
+            clients.display()
+        ));
         let mut terminate =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         tokio::select! {

@@ -173,7 +173,7 @@ impl Supervise {
         vm.record.vmx = self.vmx.or(vm.record.vmx);
         let prepared = prepare(&surroundings, &vm, self.iso)?;
         let running = supervise::launch(store, &vm, &prepared.machine, &prepared.command)?;
-        println!("started");
+        launch::ready("started");
         let exit = tokio::task::spawn_blocking(move || running.wait()).await??;
         // The daemon knows the process's exit from the guest, unless the VM failed before that.
         let client = surroundings.client();
