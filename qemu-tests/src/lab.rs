@@ -1,7 +1,7 @@
 //! A place of its own for a test: a home with images and VMs, a daemon on a port of its own, and an end for all of it.
 
 use crate::checkout::Checkout;
-use crate::deadline::{deadline, grace};
+use crate::deadline::grace;
 use crate::evidence;
 use crate::family::{self, HOME, Relative};
 use crate::finished::Finished;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The product's own variable that says how VMs run.
@@ -176,17 +176,14 @@ impl Lab {
         found.remove(0)
     }
 
-    /// Waits until a QEMU runs the VM of that name.
+    /// Waits until a QEMU runs the VM of that name, which `starter` is starting.
     #[track_caller]
-    pub fn await_qemu(&self, name: &str) {
-        let start = Instant::now();
+    pub fn await_qemu(&self, name: &str, starter: &Program) {
         let runs =
             |dir: PathBuf| !self.processes("qemu-system-x86_64", &dir.to_string_lossy()).is_empty();
-        // Nothing tells the start of somebody else's child, so this one looks again and again.
-        while !vm_dir(&self.home, name).is_some_and(runs) {
-            assert!(start.elapsed() < deadline(), "no QEMU runs {name}");
-            std::thread::yield_now();
-        }
+        starter.await_that(&format!("the QEMU of {name}"), || {
+            vm_dir(&self.home, name).is_some_and(runs)
+        });
     }
 
     /// The directory of the VM of that name.

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// what it waits for.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often something is looked at that tells nobody when it changes.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// A running program.
 #[derive(Debug)]
 pub struct Program {
@@ -136,6 +139,15 @@ impl Program {
         let status = self.child.wait().expect("a child can be waited for");
         let (stdout, stderr) = (self.stdout.bytes(), self.stderr.bytes());
         Finished { command: self.text.clone(), status, stdout, stderr }
+    }
+
+    /// Waits until `it_is_so`, for what nothing tells: it is looked at again and again.
+    #[track_caller]
+    pub(crate) fn await_that(&self, what: &str, it_is_so: impl Fn() -> bool) {
+        self.await_on(&self.stderr, what, |output, _| match it_is_so() {
+            true => Look::Found,
+            false => output.look_for_end(AGAIN),
+        });
     }
 
     #[track_caller]

@@ -134,7 +134,7 @@ fn an_interrupt_at_any_moment_of_a_first_run_does_not_disturb_the_next() {
     }
     // An interrupt while the VM boots is for the process in it; so here the hard way.
     let booting = lab.containervm(run);
-    lab.await_qemu("first");
+    lab.await_qemu("first", &booting);
     booting.signal_group(Signal::KILL);
     drop(booting.finish());
     // The VM lives on without its user, who may end it; it may have ended by itself, too.
