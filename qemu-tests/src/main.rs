@@ -35,7 +35,7 @@ struct Cli {
     /// Run only these steps
     #[arg(long, value_enum)]
     only: Vec<Kind>,
-    /// Seeds for the simulation of the link under line faults [default: 200]
+    /// Seeds for the simulation of the link under line faults [default: 1000]
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// Tests that boot VMs at once
