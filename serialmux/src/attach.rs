@@ -20,8 +20,6 @@ pub struct Attach {
     pub container: String,
     /// Pass standard input on.
     pub stdin: bool,
-    /// Show output from the beginning, not from now.
-    pub from_start: bool,
     /// Keys that detach.
     pub detach_keys: DetachKeys,
     /// Pass signals on.
@@ -56,8 +54,8 @@ impl Session {
     /// # Errors
     /// [`ClientError`].
     pub async fn open(client: &Client, attach: Attach) -> Result<Self, ClientError> {
-        let Attach { container, stdin, from_start, .. } = attach.clone();
-        let body = request::Attach { container, stdin, from_start };
+        let Attach { container, stdin, .. } = attach.clone();
+        let body = request::Attach { container, stdin, from_start: false };
         let (sender, mut receiver) = client.open(request::Body::Attach(body)).await?;
         match client::next(&mut receiver).await? {
             answer::Body::Attached(attached) => {

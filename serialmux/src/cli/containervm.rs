@@ -162,15 +162,13 @@ fn ls(json: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn rm(force: bool, containers: Vec<String>) -> anyhow::Result<ExitCode> {
-    let surroundings = Surroundings::here()?;
-    let mut code = ExitCode::SUCCESS;
-    for name in containers {
-        match remove(&surroundings, &name, force).await {
-            Ok(()) => println!("{name}"),
-            Err(error) => code = super::fail("containervm", &error),
-        }
-    }
-    Ok(code)
+    let surroundings = &Surroundings::here()?;
+    super::each("containervm", containers, |name| async move {
+        remove(surroundings, &name, force).await?;
+        println!("{name}");
+        Ok(())
+    })
+    .await
 }
 
 async fn remove(surroundings: &Surroundings, name: &str, force: bool) -> anyhow::Result<()> {

@@ -49,6 +49,25 @@ pub fn exit_code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code & 0xff).unwrap_or(255))
 }
 
+/// Does something to each; one that fails does not keep the others from it.
+pub(crate) async fn each<F, Done>(
+    program: &str,
+    names: Vec<String>,
+    act: F,
+) -> anyhow::Result<ExitCode>
+where
+    F: Fn(String) -> Done,
+    Done: Future<Output = anyhow::Result<()>>,
+{
+    let mut code = ExitCode::SUCCESS;
+    for name in names {
+        if let Err(error) = act(name).await {
+            code = fail(program, &error);
+        }
+    }
+    Ok(code)
+}
+
 /// Writes a shell's completions or the manual to standard output.
 pub(crate) fn reference(
     mut command: clap::Command,

@@ -162,7 +162,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(&place).await,
             Command::Ps { json } => ps(&client, json).await,
             Command::Inspect { containers } => {
-                each(containers, |name| {
+                super::each("serialmux", containers, |name| {
                     let client = &client;
                     async move { inspect(&client.inspect(name).await?) }
                 })
@@ -170,7 +170,7 @@ impl Cli {
             }
             Command::Register { vmx } => register(&client, &vmx).await,
             Command::Rm { containers } => {
-                each(containers, |name| {
+                super::each("serialmux", containers, |name| {
                     let client = &client;
                     async move { client.remove(name).await.map_err(Into::into) }
                 })
@@ -179,7 +179,7 @@ impl Cli {
             Command::Attach(args) => attach(&client, args).await,
             Command::Logs(args) => logs(&client, args).await,
             Command::Wait { containers } => {
-                each(containers, |name| {
+                super::each("serialmux", containers, |name| {
                     let client = &client;
                     async move {
                         println!("{}", client.wait(name).await?.code);
@@ -192,7 +192,7 @@ impl Cli {
                 let number = signals::number(&signal).with_context(|| {
                     format!("\"{signal}\" is no signal: give a name such as TERM, or 1 to 64")
                 })?;
-                each(containers, |name| {
+                super::each("serialmux", containers, |name| {
                     let client = &client;
                     async move { client.kill(name, number).await.map_err(Into::into) }
                 })
@@ -212,21 +212,6 @@ impl Cli {
             }
         }
     }
-}
-
-// Does something to each; one that fails does not keep the others from it.
-async fn each<F, Done>(names: Vec<String>, act: F) -> anyhow::Result<ExitCode>
-where
-    F: Fn(String) -> Done,
-    Done: Future<Output = anyhow::Result<()>>,
-{
-    let mut code = ExitCode::SUCCESS;
-    for name in names {
-        if let Err(error) = act(name).await {
-            code = super::fail("serialmux", &error);
-        }
-    }
-    Ok(code)
 }
 
 impl Serve {
@@ -339,7 +324,6 @@ async fn attach(client: &Client, args: AttachArgs) -> anyhow::Result<ExitCode> {
     let attach = Attach {
         container: args.container,
         stdin: !args.no_stdin,
-        from_start: false,
         detach_keys: args.detach_keys,
         sig_proxy: args.sig_proxy,
         boots: false,

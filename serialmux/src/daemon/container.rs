@@ -206,7 +206,6 @@ impl Container {
         }
         if self.state.boot != boot {
             self.new_run(boot.to_vec(), agent);
-            self.status.send_modify(|status| status.runs += 1);
         }
         if let Some(link) = &mut self.link {
             link.handle_bytes(now, &rest);

@@ -13,7 +13,6 @@ use crate::handshake::{self, Entropy, HandshakeError, MuxHello, Offer, Protectio
 use crate::packet::{Header, Kind, clear, clear_body};
 use crate::psk::{KeyId, Psk};
 use crate::session::{Peer, Session};
-use crate::stats::LinkStats;
 use crate::time::{Duration, Instant};
 use core::fmt;
 
@@ -39,15 +38,14 @@ pub struct Greeter {
     entropy: Entropy,
     hello: MuxHello,
     offer: Option<(KeyId, u8, Offer)>,
-    asked: Option<KeyId>,
     retry_at: Instant,
     retry_after: Duration,
-    stats: LinkStats,
 }
 
 impl fmt::Debug for Greeter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Greeter").field("asked", &self.asked).finish_non_exhaustive()
+        let offered = self.offer.as_ref().map(|(id, ..)| id);
+        f.debug_struct("Greeter").field("offered", &offered).finish_non_exhaustive()
     }
 }
 
@@ -67,29 +65,17 @@ impl Greeter {
             entropy,
             hello,
             offer: None,
-            asked: None,
             retry_at: now,
             retry_after: FIRST_RETRY,
-            stats: LinkStats::default(),
         }
     }
 
     /// Takes bytes off the front of `input` until there is something to tell.
     pub fn handle_bytes(&mut self, now: Instant, input: &mut &[u8]) -> Option<Greeting> {
         while let Some(frame) = self.deframer.next(input) {
-            let Frame::Packet { packet, .. } = frame else {
-                self.stats.noise_bytes += 1;
-                continue;
-            };
+            let Frame::Packet { packet, .. } = frame else { continue };
             let Ok((header, _)) = Header::parse(packet) else { continue };
-            if matches!(header.kind, Kind::Sealed | Kind::Plain) {
-                self.stats.strays += 1;
-                continue;
-            }
-            let Ok(body) = clear_body(packet) else {
-                self.stats.damaged += 1;
-                continue;
-            };
+            let Ok(body) = clear_body(packet) else { continue };
             let body = body.to_vec();
             let greeting = match header.kind {
                 Kind::Beacon => self.beacon(now, &body),
@@ -114,7 +100,6 @@ impl Greeter {
             return None;
         }
         self.offer = None;
-        self.asked = Some(id);
         Some(Greeting::Asked(id))
     }
 
@@ -142,21 +127,15 @@ impl Greeter {
     fn reply(&mut self, tag: u8, body: &[u8]) -> Option<Greeting> {
         let (_, offered, offer) = self.offer.as_mut()?;
         if *offered != tag {
-            self.stats.strays += 1;
             return None;
         }
-        match offer.answered(body).and_then(|(keys, hello)| {
+        let session = offer.answered(body).and_then(|(keys, hello)| {
             let max_packet = usize::try_from(hello.max_packet).unwrap_or(usize::MAX);
             let id = handshake::id(&hello.boot_id)?;
             let (proto, features, agent) = (hello.proto, hello.features, hello.agent);
             Ok(Session::new(keys, tag, Peer { id, proto, features, agent, max_packet }))
-        }) {
-            Ok(session) => Some(Greeting::Established(Box::new(session))),
-            Err(_) => {
-                self.stats.damaged += 1;
-                None
-            }
-        }
+        });
+        session.ok().map(|session| Greeting::Established(Box::new(session)))
     }
 
     /// Appends what is due to the line; false if nothing is.

@@ -101,7 +101,6 @@ pub(super) async fn start(
             let attach = Attach {
                 container: id.clone(),
                 stdin: stay.interactive,
-                from_start: false,
                 detach_keys: how.detach_keys.clone(),
                 sig_proxy: how.sig_proxy,
                 boots: true,
@@ -109,7 +108,7 @@ pub(super) async fn start(
             Some(Session::open(&client, attach).await?)
         }
     };
-    let supervisor = supervised(vm, how)?;
+    let supervisor = supervised(vm, &prepared.iso)?;
     let Some(session) = session else {
         println!("{id}");
         return Ok(ExitCode::SUCCESS);
@@ -127,30 +126,30 @@ pub(super) async fn start(
 struct Prepared {
     machine: Machine,
     command: QemuCommand,
+    /// The installation's ISO, found or built.
+    iso: PathBuf,
 }
 
 fn prepare(surroundings: &Surroundings, vm: &Vm, iso: Option<PathBuf>) -> anyhow::Result<Prepared> {
     let Surroundings { home, .. } = surroundings;
     let (machine, _) = Machine::load(&vm.vmx())?;
     debian::ensure(&qemu::needs(&machine), &mut tell)?;
-    let bootstrap = std::path::absolute(crate::iso::find(iso)?)?;
-    let iso = machine.iso(Some(&bootstrap)).unwrap_or(&bootstrap);
-    let kernel = Kernel::of_iso(iso, home)?;
+    let iso = std::path::absolute(crate::iso::find(iso)?)?;
+    let kernel = Kernel::of_iso(machine.iso(Some(&iso)).unwrap_or(&iso), home)?;
     let accel = Accel::decide(&kernel, home, &mut tell)?;
     let kernel = (machine.boot == Boot::Direct).then_some(kernel);
-    let facts = Facts { dir: vm.dir.clone(), accel, bootstrap_iso: Some(bootstrap), kernel };
+    let facts = Facts { dir: vm.dir.clone(), accel, bootstrap_iso: Some(iso.clone()), kernel };
     let command = QemuCommand::new(&machine, &facts)?;
-    Ok(Prepared { machine, command })
+    Ok(Prepared { machine, command, iso })
 }
 
-fn supervised(vm: &Vm, how: &How) -> anyhow::Result<Background> {
+// The ISO is handed on, so that it is looked for, and brought up to date, only once.
+fn supervised(vm: &Vm, iso: &Path) -> anyhow::Result<Background> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
-    let mut args: Vec<OsString> = vec!["supervise".into(), vm.record.id.clone().into()];
+    let mut args: Vec<OsString> =
+        vec!["supervise".into(), vm.record.id.clone().into(), "--iso".into(), iso.into()];
     if let Some(vmx) = &vm.record.vmx {
         args.extend(["--vmx".into(), vmx.clone().into()]);
-    }
-    if let Some(iso) = &how.iso {
-        args.extend(["--iso".into(), std::path::absolute(iso)?.into()]);
     }
     Background::start(&program, &args, &vm.dir.join("supervise.log"))
 }

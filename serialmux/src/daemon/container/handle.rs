@@ -24,8 +24,6 @@ pub(crate) struct Status {
     pub(crate) output_open: bool,
     /// Length of the journal.
     pub(crate) written: u64,
-    /// How many boots were seen since the daemon started.
-    pub(crate) runs: u64,
 }
 
 impl Status {
@@ -35,8 +33,8 @@ impl Status {
     }
 
     pub(super) fn new_run(&mut self) {
-        let (written, runs, is_connected) = (self.written, self.runs, self.is_connected);
-        *self = Self { written, runs, is_connected, ..Self::default() };
+        let (written, is_connected) = (self.written, self.is_connected);
+        *self = Self { written, is_connected, ..Self::default() };
     }
 
     /// `created`, `running` or `exited`.
