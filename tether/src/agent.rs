@@ -318,8 +318,11 @@ impl Agent {
             }
             None => "this agent does not know the request; a newer one may".to_owned(),
         };
-        self.uplink
-            .say(guest::Body::Reply(guest::Reply { request: message.request, error: answer }));
+        self.uplink.say(guest::Body::Reply(guest::Reply {
+            request: message.request,
+            error: answer,
+            body: Vec::new(),
+        }));
     }
 
     fn stop(&mut self) {

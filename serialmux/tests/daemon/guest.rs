@@ -175,7 +175,7 @@ impl Guest {
             }
             self.requests.push(&bytes);
             while let Some((request, _)) = self.requests.next_message::<MuxMessage>().unwrap() {
-                let reply = guest::Reply { request: request.request, error: String::new() };
+                let reply = guest::Reply { request: request.request, ..guest::Reply::default() };
                 self.asked.push(request);
                 self.say(guest::Body::Reply(reply));
             }

@@ -101,7 +101,10 @@ fn messages_are_as_released() {
             "started",
             guest::Body::Started(guest::Started { session: session(), time_us: 5, pid: 7 }),
         ),
-        ("reply", guest::Body::Reply(guest::Reply { request: 4, error: "no".into() })),
+        (
+            "reply",
+            guest::Body::Reply(guest::Reply { request: 4, error: "no".into(), body: vec![] }),
+        ),
         (
             "failed",
             guest::Body::Failed(guest::Failed {

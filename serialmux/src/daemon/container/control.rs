@@ -105,7 +105,7 @@ impl Control {
 
     pub(super) fn replied(&mut self, reply: guest::Reply) {
         if let Some(asker) = self.waiting.remove(&reply.request) {
-            let answer = if reply.error.is_empty() { Ok(()) } else { Err(reply.error) };
+            let answer = if reply.error.is_empty() { Ok(reply.body) } else { Err(reply.error) };
             drop(asker.send(answer));
         }
     }

@@ -61,7 +61,7 @@ pub(crate) enum Input {
     End,
 }
 
-pub(super) type Reply = oneshot::Sender<Result<(), String>>;
+pub(super) type Reply = oneshot::Sender<Result<Vec<u8>, String>>;
 
 #[derive(Debug)]
 pub(super) enum Command {
@@ -134,11 +134,11 @@ impl Handle {
         self.send(Command::Established(Box::new(established))).await;
     }
 
-    /// Asks the guest for something and waits for its answer.
+    /// Asks the guest for something and waits for its answer: the reply's body.
     ///
     /// # Errors
     /// The guest's words, or why it cannot be asked.
-    pub(crate) async fn request(&self, body: mux::Body) -> Result<(), String> {
+    pub(crate) async fn request(&self, body: mux::Body) -> Result<Vec<u8>, String> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Request { body, reply }).await;
         answer.await.unwrap_or_else(|_| Err("the container is being removed".into()))

@@ -1,0 +1,85 @@
+//! What clients and the daemon say to each other over its unix socket.
+//!
+//! Protobuf messages, each preceded by its length (4 bytes, big-endian). A client sends one
+//! [`Request`]; the daemon answers with [`Answer`]s. After an `attach`, both go on: the client with
+//! [`Input`]s, the daemon with output until the container ends.
+
+pub mod answer;
+pub mod input;
+pub mod request;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use prost::Message;
+use std::io;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+
+/// Longest message, bytes.
+pub const MAX_MESSAGE: usize = 1024 * 1024;
+
+/// The first message of a client.
+#[derive(Clone, PartialEq, Message)]
+pub struct Request {
+    /// What is asked.
+    #[prost(oneof = "request::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    pub body: Option<request::Body>,
+}
+
+/// What an attached client sends.
+#[derive(Clone, PartialEq, Message)]
+pub struct Input {
+    /// What it is.
+    #[prost(oneof = "input::Body", tags = "1, 2")]
+    pub body: Option<input::Body>,
+}
+
+/// What the daemon sends.
+#[derive(Clone, PartialEq, Message)]
+pub struct Answer {
+    /// What it is.
+    #[prost(oneof = "answer::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub body: Option<answer::Body>,
+}
+
+/// Messages over a unix socket, each way.
+pub fn messages(stream: UnixStream) -> (Sender, Receiver) {
+    let codec = || LengthDelimitedCodec::builder().max_frame_length(MAX_MESSAGE).new_codec();
+    let (read, write) = stream.into_split();
+    (Sender(FramedWrite::new(write, codec())), Receiver(FramedRead::new(read, codec())))
+}
+
+/// Sends messages.
+#[derive(Debug)]
+pub struct Sender(FramedWrite<OwnedWriteHalf, LengthDelimitedCodec>);
+
+impl Sender {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// As the socket says.
+    pub async fn send(&mut self, message: &impl Message) -> io::Result<()> {
+        self.0.send(Bytes::from(message.encode_to_vec())).await
+    }
+}
+
+/// Receives messages.
+#[derive(Debug)]
+pub struct Receiver(FramedRead<OwnedReadHalf, LengthDelimitedCodec>);
+
+impl Receiver {
+    /// The next message; `None` when the other end is done.
+    ///
+    /// # Errors
+    /// As the socket says, or for what is no such message.
+    ///
+    /// # Cancel safety
+    /// Safe: a message is read whole or stays for the next call.
+    pub async fn receive<M: Message + Default>(&mut self) -> io::Result<Option<M>> {
+        match self.0.next().await.transpose()? {
+            None => Ok(None),
+            Some(frame) => M::decode(frame).map(Some).map_err(io::Error::other),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Requests of clients.
+
+/// What is asked.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Body {
+    /// Who are you?
+    #[prost(message, tag = "1")]
+    Hello(Hello),
+    /// Expect this container's VM: a run begins.
+    #[prost(message, tag = "2")]
+    Register(Register),
+    /// Forget a container, its output too.
+    #[prost(message, tag = "3")]
+    Remove(Container),
+    /// List all containers.
+    #[prost(message, tag = "4")]
+    List(Hello),
+    /// Output from now or from the start, with input.
+    #[prost(message, tag = "5")]
+    Attach(Attach),
+    /// Output so far, or on and on.
+    #[prost(message, tag = "6")]
+    Logs(Logs),
+    /// Tell when it ends, and how.
+    #[prost(message, tag = "7")]
+    Wait(Container),
+    /// Send a signal.
+    #[prost(message, tag = "8")]
+    Kill(Kill),
+    /// Set the terminal's size.
+    #[prost(message, tag = "9")]
+    Resize(Resize),
+    /// Its VM is gone: whoever waits need not wait on.
+    #[prost(message, tag = "10")]
+    Gone(Gone),
+    /// Tell everything that is known of it.
+    #[prost(message, tag = "11")]
+    Inspect(Container),
+}
+
+/// Nothing to say.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Hello {}
+
+/// Names a container by name, id or unique start of its id.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Container {
+    /// Name, id or unique start of the id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+}
+
+/// Expect this container's VM.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Register {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Its name.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Key material as in guestinfo.
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    /// Only checksums on the link.
+    #[prost(bool, tag = "4")]
+    pub plain: bool,
+    /// The process has a terminal.
+    #[prost(bool, tag = "5")]
+    pub tty: bool,
+    /// The process reads standard input.
+    #[prost(bool, tag = "6")]
+    pub open_stdin: bool,
+    /// What runs, for people.
+    #[prost(string, tag = "7")]
+    pub command: String,
+}
+
+/// Output with input.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Attach {
+    /// Name, id or unique start of the id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// Whether input follows.
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+    /// Whether to start at the beginning of the output rather than now.
+    #[prost(bool, tag = "3")]
+    pub from_start: bool,
+}
+
+/// Output so far, or on and on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Logs {
+    /// Name, id or unique start of the id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// Go on until the container ends.
+    #[prost(bool, tag = "2")]
+    pub follow: bool,
+    /// Only the last so many lines.
+    #[prost(uint64, optional, tag = "3")]
+    pub tail: Option<u64>,
+    /// Only output read at or after this time, µs since the Unix epoch.
+    #[prost(uint64, tag = "4")]
+    pub since_us: u64,
+    /// Only output read before this time, µs since the Unix epoch; 0: no end.
+    #[prost(uint64, tag = "5")]
+    pub until_us: u64,
+}
+
+/// Send a signal.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Kill {
+    /// Name, id or unique start of the id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// Linux signal number.
+    #[prost(int32, tag = "2")]
+    pub signal: i32,
+}
+
+/// Set the terminal's size.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Resize {
+    /// Name, id or unique start of the id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// Character rows.
+    #[prost(uint32, tag = "2")]
+    pub rows: u32,
+    /// Character columns.
+    #[prost(uint32, tag = "3")]
+    pub columns: u32,
+}
+
+/// Its VM is gone.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Gone {
+    /// Name, id or unique start of the id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// What is known of why, for people.
+    #[prost(string, tag = "2")]
+    pub text: String,
+}

@@ -1,0 +1,166 @@
+//! The `serialmux` command: the daemon, and its clients.
+
+mod attach;
+mod logs;
+mod register;
+mod serve;
+mod show;
+
+pub use attach::ended;
+pub use register::registration;
+pub use serve::DEFAULT_LISTEN;
+
+use crate::client::Client;
+use crate::place::Place;
+use crate::signals;
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Multiplexes the serial ports of containerVMs.
+///
+/// `serialmux serve` listens for VMs, whose serial0 is a TCP connection to it, and keeps their
+/// output. All other commands talk to that daemon over a unix socket in its state directory.
+#[derive(Debug, Parser)]
+#[command(name = "serialmux", version, propagate_version = true)]
+pub struct Cli {
+    /// The daemon's state directory [default: ~/.local/state/serialmux]
+    #[arg(long, env = "SERIALMUX_STATE", value_name = "DIR", global = true)]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Serve(serve::Serve),
+    /// List containers
+    Ps {
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show everything known of containers, one JSON object for each
+    ///
+    /// What was registered, what became of it, how its link does, and what the VM's agent reports,
+    /// with the keys that it would use in a vSphere VM's extraConfig.
+    Inspect {
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Register the containerVM that a VMX file describes
+    Register {
+        /// The VMX file; its guestinfo keys say id, name and key
+        vmx: PathBuf,
+    },
+    /// Forget containers that do not run, with their output
+    Rm {
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Connect the terminal to a container
+    ///
+    /// Ends with the container's exit status, or with 0 after the detach keys.
+    Attach(attach::AttachArgs),
+    /// Show a container's output, also after its VM is gone
+    Logs(logs::LogsArgs),
+    /// Wait for containers to end, and print their exit codes
+    Wait {
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Send a signal to a container's process
+    Kill {
+        /// Name or number
+        #[arg(short, long, default_value = "KILL")]
+        signal: String,
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Set the size of a container's terminal
+    Resize {
+        /// Name, id or unique start of the id
+        container: String,
+        /// Character rows
+        rows: u16,
+        /// Character columns
+        columns: u16,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (try: serialmux man | man -l -)
+    Man,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What went wrong, for people.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let place = Place::new(self.state);
+        let client = Client::new(&place);
+        match self.command {
+            Command::Serve(serve) => serve.run(&place).await,
+            Command::Ps { json } => show::ps(&client, json).await,
+            Command::Inspect { containers } => {
+                crate::cli::each("serialmux", containers, |name| {
+                    let client = &client;
+                    async move { show::inspect(&client.inspect(name).await?) }
+                })
+                .await
+            }
+            Command::Register { vmx } => register::register(&client, &vmx).await,
+            Command::Rm { containers } => {
+                crate::cli::each("serialmux", containers, |name| {
+                    let client = &client;
+                    async move { client.remove(name).await.map_err(Into::into) }
+                })
+                .await
+            }
+            Command::Attach(args) => attach::attach(&client, args).await,
+            Command::Logs(args) => logs::logs(&client, args).await,
+            Command::Wait { containers } => {
+                crate::cli::each("serialmux", containers, |name| {
+                    let client = &client;
+                    async move {
+                        println!("{}", client.wait(name).await?.code);
+                        Ok(())
+                    }
+                })
+                .await
+            }
+            Command::Kill { signal, containers } => {
+                let number = signals::number(&signal).with_context(|| {
+                    format!("\"{signal}\" is no signal: give a name such as TERM, or 1 to 64")
+                })?;
+                crate::cli::each("serialmux", containers, |name| {
+                    let client = &client;
+                    async move { client.kill(name, number).await.map_err(Into::into) }
+                })
+                .await
+            }
+            Command::Resize { container, rows, columns } => {
+                client.resize(container, rows.into(), columns.into()).await?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Completions { shell } => {
+                crate::cli::reference(Self::command(), Some(shell))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Man => {
+                crate::cli::reference(Self::command(), None)?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `serialmux serve`.
+
+use crate::daemon::Daemon;
+use crate::launch;
+use crate::place::Place;
+use clap::Args;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+/// Where VMs connect to unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:2377";
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Where VMs connect to
+    ///
+    /// Whoever reaches this port can only claim to be a VM, not be one: links are sealed with each
+    /// VM's key. Give an address of the VMs' network to serve VMs on other hosts.
+    #[arg(long, env = "SERIALMUX_LISTEN", default_value = DEFAULT_LISTEN, value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// Log more: once for each session, twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Serve {
+    pub(super) async fn run(self, place: &Place) -> anyhow::Result<ExitCode> {
+        let level = match self.verbose {
+            0 => tracing::Level::WARN,
+            1 => tracing::Level::INFO,
+            _ => tracing::Level::TRACE,
+        };
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).init();
+        let daemon = Daemon::bind(place, self.listen).await?;
+        // Whoever started us in the background waits for this line.
+        let (vms, clients) = (daemon.listen(), place.socket());
+        launch::ready(&format!(
+            "serialmux: VMs connect to {vms}; clients to {}",
+            clients.display()
+        ));
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            () = daemon.serve() => {}
+            _ = terminate.recv() => {}
+            interrupted = tokio::signal::ctrl_c() => interrupted?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,183 @@
+//! One client of the daemon: its request, and the answers to it.
+
+mod attach;
+mod logs;
+
+use super::container::{Handle, Status};
+use super::registry::Registry;
+use crate::api::answer::{self, Body as Reply};
+use crate::api::request::{self, Body};
+use crate::api::{Answer, Receiver, Request, Sender, messages};
+use crate::clock;
+use crate::store::state::{Exit, Registration};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use wire::message::mux;
+
+/// A request that was not carried out: what the client is told, or that it is gone.
+#[derive(Debug)]
+enum Refusal {
+    Told(String),
+    Hangup(io::Error),
+}
+
+impl<T: std::error::Error> From<T> for Refusal {
+    fn from(error: T) -> Self {
+        Self::Told(error.to_string())
+    }
+}
+
+fn hangup(error: io::Error) -> Refusal {
+    Refusal::Hangup(error)
+}
+
+/// Serves one client until it or its request is done.
+pub(super) async fn serve(
+    stream: UnixStream,
+    registry: Arc<Registry>,
+    listen: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+) {
+    let (mut sender, mut receiver) = messages(stream);
+    let request = match receiver.receive::<Request>().await {
+        Ok(Some(request)) => request,
+        Ok(None) => return,
+        Err(error) => return tracing::debug!(%error, "client without a request"),
+    };
+    let done = match request.body {
+        Some(body) => perform(body, &registry, listen, &mut sender, receiver).await,
+        None => Err(Refusal::Told("this serialmux does not know that request; it is older".into())),
+    };
+    let failed = match done {
+        Ok(()) => Ok(()),
+        Err(Refusal::Told(text)) => send(&mut sender, Reply::Error(answer::Error { text })).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Err(Refusal::Hangup(error)) = failed {
+        tracing::debug!(%error, "client gone");
+    }
+}
+
+async fn send(sender: &mut Sender, body: Reply) -> Result<(), Refusal> {
+    sender.send(&Answer { body: Some(body) }).await.map_err(hangup)
+}
+
+async fn perform(
+    body: Body,
+    registry: &Registry,
+    listen: SocketAddr,
+    sender: &mut Sender,
+    receiver: Receiver,
+) -> Result<(), Refusal> {
+    let done = Reply::Done(request::Hello {});
+    match body {
+        Body::Hello(_) => {
+            let (version, pid) = (env!("CARGO_PKG_VERSION").to_owned(), std::process::id());
+            let hello = answer::Hello { version, listen: listen.to_string(), pid };
+            send(sender, Reply::Hello(hello)).await
+        }
+        Body::Register(register) => {
+            let registration = registration(register);
+            let id = registration.id.clone();
+            tokio::task::block_in_place(|| registry.register(registration))?;
+            registry.find(&id)?.expect().await;
+            send(sender, done).await
+        }
+        Body::Remove(request::Container { container }) => {
+            tokio::task::block_in_place(|| registry.remove(&container))?;
+            send(sender, done).await
+        }
+        Body::List(_) => {
+            let containers = registry.list().iter().map(|handle| summary(handle)).collect();
+            send(sender, Reply::List(answer::List { containers })).await
+        }
+        Body::Inspect(request::Container { container }) => {
+            let inspection = registry.find(&container)?.inspect().await;
+            let json =
+                inspection.ok_or_else(|| Refusal::Told("the container was removed".into()))?;
+            send(sender, Reply::Inspection(answer::Inspection { json: json.to_string() })).await
+        }
+        Body::Attach(request) => {
+            let handle = registry.find(&request.container)?;
+            attach::attached(&handle, &request, sender, receiver).await
+        }
+        Body::Logs(request) => {
+            let handle = registry.find(&request.container)?;
+            logs::replay(&handle, &request, sender, receiver).await
+        }
+        Body::Wait(request::Container { container }) => {
+            let handle = registry.find(&container)?;
+            let exit = ended(&mut handle.watch()).await?;
+            send(sender, Reply::Exit(exit)).await
+        }
+        Body::Kill(request::Kill { container, signal }) => {
+            let handle = registry.find(&container)?;
+            ask(&handle, signal_request(&handle, signal)).await?;
+            send(sender, done).await
+        }
+        Body::Resize(request::Resize { container, rows, columns }) => {
+            let handle = registry.find(&container)?;
+            ask(&handle, resize_request(&handle, rows, columns)).await?;
+            send(sender, done).await
+        }
+        Body::Gone(request::Gone { container, text }) => {
+            registry.find(&container)?.gone(text).await;
+            send(sender, done).await
+        }
+    }
+}
+
+fn registration(register: request::Register) -> Registration {
+    let request::Register { id, name, key, plain, tty, open_stdin, command } = register;
+    let created_us = clock::wall_us();
+    Registration { id, name, key, plain, tty, open_stdin, command, created_us }
+}
+
+fn summary(handle: &Handle) -> answer::Summary {
+    let Registration { id, name, command, created_us, .. } = handle.registration.clone();
+    let status = handle.status();
+    let exit = status.exit.clone().unwrap_or(Exit { code: 0, error: String::new(), time_us: 0 });
+    answer::Summary {
+        id,
+        name,
+        command,
+        status: status.word().into(),
+        exit_code: exit.code,
+        error: exit.error,
+        connected: status.is_connected,
+        created_us,
+        started_us: status.started_us.unwrap_or(0),
+        exited_us: exit.time_us,
+    }
+}
+
+async fn ask(handle: &Handle, body: mux::Body) -> Result<Vec<u8>, Refusal> {
+    handle.request(body).await.map_err(Refusal::Told)
+}
+
+fn signal_request(handle: &Handle, signal: i32) -> mux::Body {
+    mux::Body::Signal(mux::Signal { session: handle.registration.id.clone(), signal })
+}
+
+fn resize_request(handle: &Handle, rows: u32, columns: u32) -> mux::Body {
+    let session = handle.registration.id.clone();
+    mux::Body::Resize(mux::Resize { session, rows, columns })
+}
+
+fn exit_message(exit: &Exit) -> answer::Exit {
+    answer::Exit { code: exit.code, error: exit.error.clone() }
+}
+
+async fn ended(status: &mut watch::Receiver<Status>) -> Result<answer::Exit, Refusal> {
+    let status = status
+        .wait_for(|status| status.ended().is_some())
+        .await
+        .map_err(|_| Refusal::Told("the container was removed".into()))?;
+    status
+        .ended()
+        .map(exit_message)
+        .ok_or_else(|| Refusal::Told("the container was removed".into()))
+}

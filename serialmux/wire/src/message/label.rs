@@ -1,0 +1,39 @@
+//! Kinds of channel: what a label says a channel carries.
+
+/// What a channel carries.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Oneof)]
+pub enum Kind {
+    /// Control messages: [`GuestMessage`](super::GuestMessage) to the mux,
+    /// [`MuxMessage`](super::MuxMessage) to the guest.
+    #[prost(message, tag = "1")]
+    Control(Control),
+    /// A session's output: [`chunk`](crate::chunk) entries.
+    #[prost(message, tag = "2")]
+    Output(Output),
+    /// A session's standard input: its bytes, and its end.
+    #[prost(message, tag = "3")]
+    Input(Input),
+}
+
+/// The control channel.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Control {}
+
+/// Output of one session.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Output {
+    /// Id of the session.
+    #[prost(string, tag = "1")]
+    pub session: String,
+    /// Whether it is a terminal (all output is stdout then).
+    #[prost(bool, tag = "2")]
+    pub tty: bool,
+}
+
+/// Standard input of one session.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Input {
+    /// Id of the session.
+    #[prost(string, tag = "1")]
+    pub session: String,
+}
