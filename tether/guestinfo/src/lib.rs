@@ -56,8 +56,9 @@ pub use extraconfig::{DecodeError, DecodeErrors, EncodeError, Header};
 pub use ip::{Ip, IpNet, IpRange};
 pub use report::{EndpointReport, ExitLog, Report, SessionReport, Started};
 pub use spec::{
-    Changes, CmdSpec, CopyMode, DiagnosticsSpec, LinkMode, LinkSpec, MountSpec, NetworkSpec,
-    Protection, RouteSpec, SessionSpec, Spec, SyslogSpec, TrustLevel, VersionSpec,
+    Capability, Changes, CmdSpec, ContainerSpec, CopyMode, DiagnosticsSpec, LinkMode, LinkSpec,
+    MountSpec, NetworkSpec, OomScore, ProcessSpec, ProcessSpecError, Protection, Resource,
+    RouteSpec, SessionSpec, Spec, SyslogSpec, Tmpfs, TmpfsError, TrustLevel, Ulimit, VersionSpec,
 };
 pub use timestamp::Timestamp;
 pub use url::Url;

@@ -15,16 +15,20 @@ use crate::extraconfig::{
 use crate::{Blob, Vmx};
 
 mod changes;
+mod container;
 mod link;
 mod mount;
 mod network;
 mod older;
+mod process;
 mod session;
 
 pub use changes::Changes;
+pub use container::{ContainerSpec, Tmpfs, TmpfsError};
 pub use link::{LinkMode, LinkSpec, Protection};
 pub use mount::{CopyMode, MountSpec};
 pub use network::{NetworkSpec, RouteSpec, TrustLevel};
+pub use process::{Capability, OomScore, ProcessSpec, ProcessSpecError, Resource, Ulimit};
 pub use session::{CmdSpec, DiagnosticsSpec, SessionSpec, SyslogSpec};
 
 /// What a containerVM is to be.
@@ -97,6 +101,9 @@ pub struct Spec {
     /// How output and commands travel. Not of VIC.
     #[serde(rename = "/link")]
     pub link: LinkSpec,
+    /// What surrounds the container's processes. Not of VIC.
+    #[serde(rename = "/container")]
+    pub container: ContainerSpec,
 }
 
 /// The version of the VCH that wrote a spec.

@@ -40,6 +40,7 @@ impl Spec {
             ("hostname", self.hostname != older.hostname || self.domainname != older.domainname),
             ("key", self.key != older.key),
             ("link", self.link != older.link),
+            ("container", self.container != older.container),
         ];
         changes.fixed.extend(
             scalars.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned()),

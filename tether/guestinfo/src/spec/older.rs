@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{LinkSpec, Spec};
+use super::{ContainerSpec, LinkSpec, Spec};
 use crate::IpNet;
 use crate::extraconfig::{DecodeError, Decoded, Header, Lookup, from_lookup};
 
@@ -92,9 +92,12 @@ pub(super) fn take_link(spec: &mut Spec, pairs: &dyn Lookup, errors: &mut Vec<De
     struct Ours {
         #[serde(rename = "/link")]
         link: LinkSpec,
+        #[serde(rename = "/container")]
+        container: ContainerSpec,
     }
     let ours: Ours = merged(from_lookup(Header::Vice, pairs), errors);
     spec.link = ours.link;
+    spec.container = ours.container;
 }
 
 /// The value, its faults added to those known, each once.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ProcessSpec;
+
 /// One process to run, with its children.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
@@ -51,6 +53,9 @@ pub struct SessionSpec {
     /// Group name or number.
     #[serde(rename = "/Group")]
     pub group: String,
+    /// What it may do and use. Not of VIC.
+    #[serde(rename = "/process")]
+    pub process: ProcessSpec,
     /// How much is to be logged about it, and whereto.
     #[serde(rename = "/diagnostics")]
     pub diagnostics: DiagnosticsSpec,
@@ -74,6 +79,7 @@ impl Default for SessionSpec {
             stop_signal: String::new(),
             user: String::new(),
             group: String::new(),
+            process: ProcessSpec::default(),
             diagnostics: DiagnosticsSpec::default(),
         }
     }

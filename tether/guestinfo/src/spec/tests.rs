@@ -75,6 +75,24 @@ fn what_is_written_reads_back_through_a_vmx_file() {
     let session = spec.sessions.get_mut(ID).unwrap();
     session.cmd.args = ["/bin/sh", "-c", "echo a|b\nüber \"x\"", ""].map(str::to_owned).to_vec();
     spec.link = LinkSpec { protection: Protection::Plain, linger: 5, mode: LinkMode::NonBlocking };
+    session.process = ProcessSpec {
+        ulimits: vec!["nofile=1024:2048".parse().unwrap(), "core=0:-1".parse().unwrap()],
+        oom_score_adj: OomScore::try_from(-500).unwrap(),
+        cap_add: vec!["NET_RAW".parse().unwrap()],
+        cap_drop: vec![Capability::All],
+        no_new_privileges: true,
+        group_add: vec!["audio".into(), "1234".into()],
+    };
+    spec.container = ContainerSpec {
+        read_only: true,
+        tmpfs: vec!["/run:size=64m,mode=755".parse().unwrap(), "/tmp".parse().unwrap()],
+        shm_size: 1 << 30,
+        mask_paths: true,
+        init: true,
+        memory: 5 << 30,
+        pids: 100,
+        nano_cpus: 1_500_000_000,
+    };
     let mut vmx = Vmx::new();
     for (key, value) in spec.to_vmx_pairs().unwrap() {
         assert_ne!(value, "", "{key}: vSphere would drop it");
@@ -86,6 +104,12 @@ fn what_is_written_reads_back_through_a_vmx_file() {
     assert_eq!(again.get("guestinfo.vice./link/linger"), Some("5"));
     assert_eq!(again.get("guestinfo.vice./link/mode"), Some("non-blocking"));
     assert_eq!(again.get("common/name"), Some("happy_turing"));
+    let process = |key: &str| again.get(&format!("guestinfo.vice./sessions|{ID}/process/{key}"));
+    assert_eq!(process("ulimits~"), Some("nofile=1024:2048|core=0:-1"));
+    assert_eq!(process("oomScoreAdj"), Some("-500"));
+    assert_eq!(process("capDrop~"), Some("ALL"));
+    assert_eq!(again.get("guestinfo.vice./container/tmpfs~"), Some("/run:size=64m,mode=755|/tmp"));
+    assert_eq!(again.get("guestinfo.vice./container/memory"), Some("5368709120"));
 }
 
 /// VIC 0.4's form of hello-world, with one of our own keys beside it.
@@ -139,6 +163,7 @@ fn every_bad_key_is_told_and_the_rest_is_there() {
         ("guestinfo.vice./networks|n/network/TrustLevel", "9"),
         ("guestinfo.vice./link/protection", "none"),
         ("guestinfo.vice./link/linger", "-1"),
+        ("guestinfo.vice./container/pids", "few"),
     ];
     let decoded = Spec::decode(pairs);
     let keys: Vec<_> = decoded.errors.iter().map(|error| error.key.as_str()).collect();
