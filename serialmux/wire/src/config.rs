@@ -5,6 +5,50 @@ use crate::time::Duration;
 /// Protocol versions this build speaks, lowest and highest.
 pub const PROTOCOLS: (u32, u32) = (1, 1);
 
+/// Feature bit of a hello: the mux keeps a pipe that answers it only to be known (see
+/// [`Standby`](crate::Standby)).
+pub const RESTING: u64 = 1 << 8;
+
+/// Kinds of pipe, in the order in which a guest prefers them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// A serial port; also what a peer that does not say has.
+    #[default]
+    Uart,
+    /// A vsock connection.
+    Vsock,
+    /// A virtio-serial port.
+    Virtio,
+}
+
+impl Transport {
+    /// All of them, in that order.
+    pub const ALL: [Self; 3] = [Self::Uart, Self::Vsock, Self::Virtio];
+
+    /// A word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Uart => "uart",
+            Self::Virtio => "virtio",
+            Self::Vsock => "vsock",
+        }
+    }
+
+    /// Its number in a hello.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Uart => 0,
+            Self::Virtio => 1,
+            Self::Vsock => 2,
+        }
+    }
+
+    /// The one with this number; a number of a newer peer's counts as the plainest.
+    pub(crate) fn of(number: u32) -> Self {
+        Self::ALL.into_iter().find(|it| it.number() == number).unwrap_or_default()
+    }
+}
+
 /// Bounds of a link.
 ///
 /// What one end holds is bounded by them, see [`memory_limit`](Self::memory_limit).
@@ -53,6 +97,24 @@ impl LinkConfig {
         fixed.saturating_add(channels.saturating_mul(channel))
     }
 
+    /// What the guest's end of a link over this kind of pipe uses.
+    pub fn guest(transport: Transport) -> Self {
+        match transport {
+            Transport::Uart => Self::uart(),
+            Transport::Virtio => Self::virtio(),
+            Transport::Vsock => Self::vsock(),
+        }
+    }
+
+    /// What the mux's end of a link over this kind of pipe uses.
+    pub fn mux(transport: Transport) -> Self {
+        match transport {
+            Transport::Uart => Self::uart_mux(),
+            Transport::Virtio => Self::virtio_mux(),
+            Transport::Vsock => Self::vsock_mux(),
+        }
+    }
+
     /// For a 16550 serial port, emulated or real: 10 KB/s to 1 MB/s.
     pub fn uart() -> Self {
         Self {
@@ -73,5 +135,35 @@ impl LinkConfig {
     pub fn uart_mux() -> Self {
         let (window, least_window) = (16 * 1024, 4 * 1024);
         Self { window, least_window, receive_window: 256 * 1024, ..Self::uart() }
+    }
+
+    /// For a virtio-serial port: lossless while both ends stay, 10 to 500 MB/s. Output is held until
+    /// it is durable, so the buffer is what that rate needs for some milliseconds of a disk.
+    pub fn virtio() -> Self {
+        Self {
+            max_packet: 24 * 1024,
+            first_packet: 4096,
+            window: 512 * 1024,
+            least_window: 256 * 1024,
+            send_buffer: 1024 * 1024,
+            receive_window: 512 * 1024,
+            ack_delay: Duration::from_millis(2),
+            ..Self::uart()
+        }
+    }
+
+    /// The mux's end of the same.
+    pub fn virtio_mux() -> Self {
+        Self { least_window: 64 * 1024, receive_window: 1024 * 1024, ..Self::virtio() }
+    }
+
+    /// For a vsock connection, which is much like a virtio-serial port.
+    pub fn vsock() -> Self {
+        Self::virtio()
+    }
+
+    /// The mux's end of the same.
+    pub fn vsock_mux() -> Self {
+        Self::virtio_mux()
     }
 }

@@ -7,9 +7,9 @@
 //! A greeter owns no channel and keeps nothing of what it reads but one partial frame, so a
 //! stranger on the port costs a few kilobytes.
 
-use crate::config::{LinkConfig, PROTOCOLS};
+use crate::config::{LinkConfig, PROTOCOLS, RESTING, Transport};
 use crate::frame::{Deframer, Frame, encode};
-use crate::handshake::{self, Entropy, HandshakeError, MuxHello, Offer, Protection};
+use crate::handshake::{self, Entropy, GuestHello, HandshakeError, MuxHello, Offer, Protection};
 use crate::packet::{Header, Kind, clear, clear_body};
 use crate::psk::{KeyId, Psk};
 use crate::session::{Peer, Session};
@@ -27,6 +27,7 @@ pub enum Greeting {
     /// A guest with this key asks for a session. Answer with [`Greeter::offer`], or hang up.
     Asked(KeyId),
     /// The guest holds the key. The greeter is done; what `handle_bytes` left over is the link's.
+    /// If the peer is [`resting`](Peer::resting), the pipe is for [`Greeter::quiet`].
     Established(Box<Session>),
     /// The guest will not: its own words, not authenticated.
     Rejected(String),
@@ -38,7 +39,8 @@ pub struct Greeter {
     entropy: Entropy,
     hello: MuxHello,
     offer: Option<(KeyId, u8, Offer)>,
-    retry_at: Instant,
+    /// `None` while there is nothing to say.
+    retry_at: Option<Instant>,
     retry_after: Duration,
 }
 
@@ -55,7 +57,7 @@ impl Greeter {
         let hello = MuxHello {
             proto_min: PROTOCOLS.0,
             proto_max: PROTOCOLS.1,
-            features: 0,
+            features: RESTING,
             instance: instance.to_vec(),
             max_packet: u32::try_from(config.max_packet).unwrap_or(u32::MAX),
             nonce: 0,
@@ -65,9 +67,14 @@ impl Greeter {
             entropy,
             hello,
             offer: None,
-            retry_at: now,
+            retry_at: Some(now),
             retry_after: FIRST_RETRY,
         }
+    }
+
+    /// A greeter for a pipe whose guest is known and rests: it says nothing until it is spoken to.
+    pub fn quiet(config: &LinkConfig, instance: [u8; 16], entropy: Entropy, now: Instant) -> Self {
+        Self { retry_at: None, ..Self::new(config, instance, entropy, now) }
     }
 
     /// Takes bytes off the front of `input` until there is something to tell.
@@ -96,7 +103,7 @@ impl Greeter {
             return None;
         }
         if self.offer.as_ref().is_some_and(|(offered, ..)| *offered == id) {
-            self.retry_at = now;
+            self.retry_at = Some(now);
             return None;
         }
         self.offer = None;
@@ -119,7 +126,7 @@ impl Greeter {
         self.hello.nonce = u64::from_le_bytes(nonce);
         let offer = Offer::new(psk, protection, &self.hello, tag, &mut self.entropy)?;
         self.offer = Some((psk.id(), tag, offer));
-        self.retry_at = now;
+        self.retry_at = Some(now);
         self.retry_after = FIRST_RETRY;
         Ok(())
     }
@@ -132,18 +139,20 @@ impl Greeter {
         let session = offer.answered(body).and_then(|(keys, hello)| {
             let max_packet = usize::try_from(hello.max_packet).unwrap_or(usize::MAX);
             let id = handshake::id(&hello.boot_id)?;
-            let (proto, features, agent) = (hello.proto, hello.features, hello.agent);
-            Ok(Session::new(keys, tag, Peer { id, proto, features, agent, max_packet }))
+            let GuestHello { proto, features, agent, transport, resting, .. } = hello;
+            let transport = Transport::of(transport);
+            let peer = Peer { id, proto, features, agent, max_packet, transport, resting };
+            Ok(Session::new(keys, tag, peer))
         });
         session.ok().map(|session| Greeting::Established(Box::new(session)))
     }
 
     /// Appends what is due to the line; false if nothing is.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        if now < self.retry_at {
+        if self.retry_at.is_none_or(|at| now < at) {
             return false;
         }
-        self.retry_at = now + self.retry_after;
+        self.retry_at = Some(now + self.retry_after);
         self.retry_after = (self.retry_after * 2).min(LAST_RETRY);
         // A delimiter first closes whatever garbage is on the line.
         out.push(crate::frame::DELIMITER);
@@ -157,8 +166,8 @@ impl Greeter {
         true
     }
 
-    /// When to call [`poll_transmit`](Self::poll_transmit) next.
-    pub fn poll_timeout(&self) -> Instant {
+    /// When to call [`poll_transmit`](Self::poll_transmit) next; `None`: only after bytes came.
+    pub fn poll_timeout(&self) -> Option<Instant> {
         self.retry_at
     }
 }

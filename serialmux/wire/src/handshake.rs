@@ -79,6 +79,14 @@ pub struct GuestHello {
     /// Most record bytes it takes in one packet.
     #[prost(uint32, tag = "5")]
     pub max_packet: u32,
+    /// What kind of pipe this is: 0 a serial port, 1 a virtio-serial port, 2 vsock.
+    #[prost(uint32, tag = "10")]
+    pub transport: u32,
+    /// The guest only makes itself known: the session it has on another pipe goes on, and this one
+    /// waits until it is asked for again. Only to a mux with the feature
+    /// [`RESTING`](crate::config::RESTING).
+    #[prost(bool, tag = "11")]
+    pub resting: bool,
 }
 
 /// Why a handshake message is of no use. Class: drop, count, go on.

@@ -12,7 +12,7 @@
 //! | [`packet`], `session` | a clear header, and what seals the rest |
 //! | [`handshake`], [`greeter`] | keys for a session, from a key both ends hold |
 //! | [`record`] | what is inside a packet |
-//! | [`link`] | **the** state machine: sessions, acknowledgements, resumption, priorities |
+//! | [`link`] | **the** state machine: sessions, acknowledgements, resumption, priorities; a guest's further pipes |
 //! | [`channel`], `send`, `recv` | one stream: bytes kept until durable, credit, order |
 //! | [`message`], [`chunk`] | what channels carry: control messages, output entries |
 //!
@@ -44,10 +44,10 @@ pub mod time;
 pub mod varint;
 
 pub use channel::{ChannelId, Class, Direction};
-pub use config::LinkConfig;
+pub use config::{LinkConfig, Transport};
 pub use greeter::{Greeter, Greeting};
 pub use handshake::{Entropy, Protection};
-pub use link::{Event, GuestIdentity, Link, LinkError, Open};
+pub use link::{Event, GuestIdentity, Link, LinkError, Open, Standby};
 pub use psk::{KeyId, Psk};
 pub use session::{Peer, Session};
 pub use stats::LinkStats;

@@ -77,6 +77,11 @@ impl RecvHalf {
         self.advertised
     }
 
+    /// From the next credit on, the sender may be so many bytes ahead.
+    pub(crate) fn set_window(&mut self, window: u64) {
+        self.window = window;
+    }
+
     /// Bytes it holds, and what it remembers of them.
     pub(crate) fn memory(&self) -> usize {
         let ahead: usize = self.ahead.values().map(Bytes::len).sum();

@@ -54,6 +54,14 @@ impl SendHalf {
         }
     }
 
+    /// From now on it holds at most so many bytes; what it holds already stays.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity;
+        if self.held.capacity() / 2 > capacity {
+            self.held.shrink_to(capacity);
+        }
+    }
+
     /// Lowest offset still held.
     pub(crate) fn base(&self) -> u64 {
         self.base
@@ -78,7 +86,7 @@ impl SendHalf {
     /// Takes as much of `bytes` as there is room for, and says how much.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
         let n = bytes.len().min(self.room());
-        self.held.extend(bytes.iter().take(n));
+        self.held.extend(bytes.get(..n).unwrap_or_default());
         n
     }
 

@@ -1,5 +1,6 @@
 //! One set of keys and its packet numbers: sealing, opening, and what arrived.
 
+use crate::config::Transport;
 use crate::packet::{CRC_LEN, HEADER_LEN, Header, Kind, PacketError, SEAL_LEN, expand_number};
 use crate::ranges::RangeSet;
 use crate::record::Ack;
@@ -52,6 +53,10 @@ pub struct Peer {
     pub agent: String,
     /// Most record bytes the peer takes in one packet.
     pub max_packet: usize,
+    /// The kind of pipe, as the guest says.
+    pub transport: Transport,
+    /// At the mux: the guest only makes itself known on this pipe. The session is not to be used.
+    pub resting: bool,
 }
 
 /// One set of keys, from its handshake to the next.

@@ -183,6 +183,7 @@ fn hello_payloads_are_as_released() {
         boot_id: vec![2; 16],
         agent: "agent 1".into(),
         max_packet: 4096,
+        ..GuestHello::default()
     };
     check("hello-payload", &hello.encode_to_vec());
     check("hello-reply-payload", &reply.encode_to_vec());

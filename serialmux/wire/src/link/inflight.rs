@@ -59,6 +59,11 @@ impl InFlight {
         self.bytes
     }
 
+    /// When the oldest was sent.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.sent.first_key_value().map(|(_, sent)| sent.at)
+    }
+
     /// Bytes of its own, and not those of the packets.
     pub(super) fn memory(&self) -> usize {
         let carried: usize = self.sent.values().map(|sent| sent.carried.len()).sum();

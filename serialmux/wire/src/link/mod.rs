@@ -28,12 +28,14 @@ mod inflight;
 mod intake;
 mod responder;
 mod schedule;
+mod standby;
 mod verbs;
 
 pub use responder::GuestIdentity;
+pub use standby::Standby;
 
 use crate::channel::{ChannelId, Class, Direction};
-use crate::config::LinkConfig;
+use crate::config::{LinkConfig, Transport};
 use crate::frame::Deframer;
 use crate::handshake::Entropy;
 use crate::packet::SEAL_LEN;
@@ -242,6 +244,7 @@ impl Live {
 /// One end of a pipe. See the module's text for how to drive it.
 pub struct Link {
     config: LinkConfig,
+    transport: Transport,
     deframer: Deframer,
     responder: Option<Responder>,
     pending: Option<Session>,
@@ -300,6 +303,7 @@ impl Link {
         Self {
             deframer: Deframer::new(config.max_packet + crate::packet::HEADER_LEN + SEAL_LEN),
             config,
+            transport: Transport::Uart,
             responder,
             pending: None,
             live: None,

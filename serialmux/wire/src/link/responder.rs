@@ -1,6 +1,6 @@
 //! The guest's side of handshakes: beacons out, hellos answered.
 
-use crate::config::PROTOCOLS;
+use crate::config::{PROTOCOLS, RESTING, Transport};
 use crate::handshake::{self, Entropy, GuestHello, HandshakeError, MuxHello, Protection};
 use crate::packet::{Header, Kind, clear};
 use crate::psk::Psk;
@@ -36,6 +36,9 @@ pub(super) struct Responder {
     beacon_gap: Duration,
     last_beacon: Option<Instant>,
     outbox: Option<Vec<u8>>,
+    transport: Transport,
+    /// Hellos are answered only so that the mux knows whose pipe this is.
+    resting: bool,
 }
 
 impl Responder {
@@ -56,7 +59,27 @@ impl Responder {
             beacon_gap: FIRST_BEACON,
             last_beacon: None,
             outbox: None,
+            transport: Transport::Uart,
+            resting: false,
         }
+    }
+
+    /// What kind of pipe it is on.
+    pub(super) fn set_transport(&mut self, transport: Transport) {
+        self.transport = transport;
+    }
+
+    /// From now on it answers to be known only, or to be used. A hello answered otherwise before is
+    /// answered anew.
+    pub(super) fn set_resting(&mut self, resting: bool) {
+        if self.resting != resting {
+            (self.resting, self.answered) = (resting, None);
+        }
+    }
+
+    /// Sends one beacon, whatever else goes on.
+    pub(super) fn call(&mut self) {
+        self.outbox = Some(self.beacon());
     }
 
     /// A mux asks who is here. Answered at most ten times a second.
@@ -108,14 +131,13 @@ impl Responder {
             return Ok(None);
         }
         self.last_hello = Some(now);
-        let Self { identity, entropy, max_packet, .. } = self;
-        let answer = handshake::answer(
-            &identity.psk,
-            identity.protection,
-            body,
-            |hello| agree(hello, identity, *max_packet),
-            entropy,
-        );
+        let Self { identity, entropy, max_packet, transport, resting, .. } = self;
+        let (transport, resting) = (*transport, *resting);
+        let reply = |hello: &MuxHello| {
+            let agreed = agree(hello, identity, *max_packet)?;
+            Ok(GuestHello { transport: transport.number(), resting, ..agreed })
+        };
+        let answer = handshake::answer(&identity.psk, identity.protection, body, reply, entropy);
         let (reply, keys, hello, agreed) = match answer {
             Ok(answer) => answer,
             Err(error) => {
@@ -124,15 +146,25 @@ impl Responder {
                 return Err(error);
             }
         };
+        if resting && hello.features & RESTING == 0 {
+            // It would take the answer for the wish to use this pipe.
+            return Ok(None);
+        }
         let reply = clear(Header { kind: Kind::HelloReply, tag, number: 0 }, &reply);
         self.outbox = Some(reply.clone());
         self.answered = Some((body.to_vec(), reply));
+        if resting {
+            self.settled();
+            return Ok(None);
+        }
         let peer = Peer {
             id: handshake::id(&hello.instance)?,
             proto: agreed.proto,
             features: agreed.features,
             agent: String::new(),
             max_packet: usize::try_from(hello.max_packet).unwrap_or(usize::MAX),
+            transport,
+            resting,
         };
         Ok(Some(Session::new(keys, tag, peer)))
     }
@@ -183,5 +215,7 @@ fn agree(
         boot_id: identity.boot_id.to_vec(),
         agent: identity.agent.clone(),
         max_packet,
+        transport: 0,
+        resting: false,
     })
 }

@@ -41,6 +41,7 @@ impl Forger {
             boot_id: vec![2; 16],
             agent: "forged".into(),
             max_packet: 4096,
+            ..GuestHello::default()
         }
         .encode_to_vec();
         let header = Header { kind: Kind::HelloReply, ..header };

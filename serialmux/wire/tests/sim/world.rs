@@ -150,7 +150,7 @@ impl World {
         let lines = lines.flat_map(|line| {
             [line.next_arrival(), Some(line.writable_at()).filter(|at| *at > self.now)]
         });
-        let greeter = self.greeter.as_ref().map(|g| g.poll_timeout().as_micros());
+        let greeter = self.greeter.as_ref().and_then(|g| g.poll_timeout()).map(|at| at.as_micros());
         let ends = [self.guest.due(), self.mux.due(), greeter.map(|at| at.max(self.connected_at))];
         let paused = Some(self.guest.paused_until).filter(|at| *at > self.now);
         let next = lines.chain(ends).chain([paused]).flatten().filter(|at| *at > self.now).min();
