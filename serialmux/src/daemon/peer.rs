@@ -88,7 +88,7 @@ async fn introduce(
         }
         let n = tokio::select! {
             n = pipe.read(&mut buffer) => n?,
-            () = tokio::time::sleep_until(clock::deadline(greeter.poll_timeout())) => continue,
+            () = until(greeter.poll_timeout()) => continue,
         };
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -116,5 +116,12 @@ async fn introduce(
                 }
             }
         }
+    }
+}
+
+async fn until(moment: Option<wire::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(clock::deadline(moment)).await,
+        None => std::future::pending().await,
     }
 }
