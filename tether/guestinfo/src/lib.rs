@@ -37,7 +37,9 @@
 
 pub mod backdoor;
 pub mod blob;
+pub mod disk;
 pub mod extraconfig;
+pub mod fwcfg;
 pub mod ip;
 pub mod report;
 pub mod rpci;
@@ -52,6 +54,7 @@ pub mod url;
 pub mod vmx;
 
 pub use blob::Blob;
+pub use disk::ConfigDisk;
 pub use extraconfig::{DecodeError, DecodeErrors, EncodeError, Header};
 pub use ip::{Ip, IpNet, IpRange};
 pub use report::{EndpointReport, ExitLog, Report, SessionReport, Started};

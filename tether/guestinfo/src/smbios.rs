@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::Vmx;
-use crate::source::{Source, SourceError, read_bounded};
+use crate::source::{Source, SourceError, Values, read_bounded};
 
 /// The OEM strings of the machine's firmware.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Source for OemStrings {
         "SMBIOS OEM strings"
     }
 
-    fn read(&self) -> Result<Option<Vec<(String, String)>>, SourceError> {
+    fn read(&self) -> Result<Option<Values>, SourceError> {
         let Some(table) = read_bounded(&self.table, MAX_TABLE)? else { return Ok(None) };
         let mut text = Vec::new();
         for string in oem_strings(&table).filter(|string| string.starts_with(b"guestinfo.")) {

@@ -6,24 +6,35 @@
 //! 2. the same over vsock ([`VsockSource`]), where the port does not answer;
 //! 3. QEMU's fw_cfg ([`FwCfg`]), the item `opt/containervm.vmx` holding VMX lines;
 //! 4. SMBIOS OEM strings ([`OemStrings`]), for hypervisors that have no more to offer;
-//! 5. a labelled config disk, holding a VMX file ([`VmxFile`] once it is mounted).
+//! 5. a VMX file ([`VmxFile`]), [`FILE`] in the initramfs;
+//! 6. a config disk ([`ConfigDisk`](crate::ConfigDisk)), which may have to be waited for and is only when none of
+//!    the others has anything.
 //!
 //! The first that has anything answers alone; sources are not mixed.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::fwcfg::FwCfg;
 use crate::rpci::{RpciSource, VsockSource};
 use crate::smbios::OemStrings;
 use crate::{Vmx, VmxError};
 
-/// The sources that are asked without anything mounted, in their order.
-pub fn in_order() -> [Box<dyn Source>; 4] {
+/// Where an initramfs may have a VMX file. The kernel unpacks several archives one after the other, so
+/// that one with this file alone can be appended to any initramfs.
+pub const FILE: &str = "/config.vmx";
+
+/// What a source gives: keys and values.
+pub type Values = Vec<(String, String)>;
+
+/// The sources that need no waiting for, in their order.
+pub fn in_order() -> [Box<dyn Source>; 5] {
     [
         Box::new(RpciSource::detect()),
         Box::new(VsockSource),
         Box::new(FwCfg::default()),
         Box::new(OemStrings::default()),
+        Box::new(VmxFile::new(FILE)),
     ]
 }
 
@@ -36,7 +47,7 @@ pub trait Source {
     ///
     /// # Errors
     /// It is there, but cannot be read or does not make sense.
-    fn read(&self) -> Result<Option<Vec<(String, String)>>, SourceError>;
+    fn read(&self) -> Result<Option<Values>, SourceError>;
 }
 
 /// Why a source that is there gave nothing.
@@ -69,6 +80,17 @@ pub enum SourceError {
     /// The hypervisor refused, or answered something that makes no sense.
     #[error("{0}")]
     Hypervisor(String),
+    /// A disk by its label, but not by what is on it.
+    #[error(
+        "{} has the label of a config disk, but {what}; make it anew: xorrisofs -V CONTAINERVM -o config.iso config.vmx",
+        path.display()
+    )]
+    Disk {
+        /// What was read.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 /// What [`first_answering`] found.
@@ -77,7 +99,7 @@ pub struct Answer {
     /// The name of the source that answered.
     pub source: String,
     /// Its pairs.
-    pub pairs: Vec<(String, String)>,
+    pub pairs: Values,
     /// The sources before it, and why each did not.
     pub passed_over: Vec<PassedOver>,
 }
@@ -94,7 +116,7 @@ pub struct PassedOver {
 
 /// No source had anything.
 #[derive(Debug, thiserror::Error)]
-#[error("no source has a config for this VM ({}); give it one by guestinfo or fw_cfg", list(.0))]
+#[error("no source has a config for this VM ({}); give it one by guestinfo, fw_cfg or a config disk", list(.0))]
 pub struct NoAnswer(pub Vec<PassedOver>);
 
 fn list(passed_over: &[PassedOver]) -> String {
@@ -122,37 +144,7 @@ pub fn first_answering(sources: &[&dyn Source]) -> Result<Answer, NoAnswer> {
 
 /// The largest config that is read, in bytes. vSphere holds 1 MiB for a VM; escaping makes up to
 /// three times as much of it, and names come on top.
-const MAX_CONFIG: u64 = 16 << 20;
-
-/// QEMU's `-fw_cfg name=opt/containervm.vmx,file=…`, as Linux shows it in sysfs.
-#[derive(Debug, Clone)]
-pub struct FwCfg {
-    path: PathBuf,
-}
-
-impl FwCfg {
-    /// The item in the sysfs that is mounted at `sys` (`/sys`).
-    pub fn new(sys: impl AsRef<Path>) -> Self {
-        let item = "firmware/qemu_fw_cfg/by_name/opt/containervm.vmx/raw";
-        Self { path: sys.as_ref().join(item) }
-    }
-}
-
-impl Default for FwCfg {
-    fn default() -> Self {
-        Self::new("/sys")
-    }
-}
-
-impl Source for FwCfg {
-    fn name(&self) -> &str {
-        "fw_cfg opt/containervm.vmx"
-    }
-
-    fn read(&self) -> Result<Option<Vec<(String, String)>>, SourceError> {
-        read_vmx(&self.path)
-    }
-}
+pub const MAX_CONFIG: u64 = 16 << 20;
 
 /// A VMX file.
 #[derive(Debug, Clone)]
@@ -174,18 +166,19 @@ impl Source for VmxFile {
         &self.name
     }
 
-    fn read(&self) -> Result<Option<Vec<(String, String)>>, SourceError> {
-        read_vmx(&self.path)
+    fn read(&self) -> Result<Option<Values>, SourceError> {
+        let bytes = read_bounded(&self.path, MAX_CONFIG)?;
+        bytes.map_or(Ok(None), |bytes| parsed(&self.path, &bytes))
     }
 }
 
-fn read_vmx(path: &Path) -> Result<Option<Vec<(String, String)>>, SourceError> {
-    let Some(bytes) = read_bounded(path, MAX_CONFIG)? else { return Ok(None) };
+/// The pairs of a VMX file's text; `None` if it has none.
+pub(crate) fn parsed(path: &Path, text: &[u8]) -> Result<Option<Values>, SourceError> {
     // QEMU pads nothing, but an item made from a C string brings its NUL.
-    let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    let text = text.strip_suffix(b"\0").unwrap_or(text);
     let vmx =
-        Vmx::parse(bytes).map_err(|error| SourceError::Vmx { path: path.to_owned(), error })?;
-    let pairs: Vec<_> = vmx.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        Vmx::parse(text).map_err(|error| SourceError::Vmx { path: path.to_owned(), error })?;
+    let pairs: Values = vmx.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     Ok(if pairs.is_empty() { None } else { Some(pairs) })
 }
 
@@ -195,7 +188,7 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, S
     let failed = |source| SourceError::Io { path: path.to_owned(), source };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) if says_absent(&error) => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     let mut bytes = Vec::new();
@@ -206,7 +199,12 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, S
     Ok(Some(bytes))
 }
 
-fn is_absent(error: &io::Error) -> bool {
+/// Whether there is no such file.
+pub(crate) fn is_absent(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| says_absent(&error))
+}
+
+fn says_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 

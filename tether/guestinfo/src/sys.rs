@@ -54,6 +54,17 @@ impl Port for Backdoor {
     }
 }
 
+/// Fills the buffer with an item of QEMU's fw_cfg from its start; whether the kernel lets us use ports. To be
+/// called where the kernel's driver has found the device (`docs/specs/fw_cfg` in QEMU).
+pub fn read_fw_cfg(selector: u16, buffer: &mut [u8]) -> bool {
+    let taken = cpu::set_port_rights(true);
+    if taken {
+        cpu::read_fw_cfg(selector, buffer);
+        cpu::set_port_rights(false);
+    }
+    taken
+}
+
 /// Whether CPUID's leaf 1 (its ECX) and leaf 0x4000_0000 (EBX, ECX, EDX) are those of a VMware VM.
 #[cfg_attr(
     not(all(target_arch = "x86_64", target_os = "linux")),
@@ -153,6 +164,30 @@ mod cpu {
         // valid `u8`.
         unsafe { with_registers!(regs, "cld", "rep insb") }
     }
+
+    pub(super) fn read_fw_cfg(selector: u16, buffer: &mut [u8]) {
+        const SELECTOR: u16 = 0x510;
+        const DATA: u16 = 0x511;
+        // JUSTIFICATION: as above.
+        // SAFETY: writes to a port, no memory. The selector register chooses what the data register
+        // gives, nothing else.
+        unsafe {
+            asm!("out dx, ax", in("dx") SELECTOR, in("ax") selector, options(nomem, nostack, preserves_flags));
+        }
+        // JUSTIFICATION: as above; the bytes come by string input.
+        // SAFETY: `rep insb` writes RCX bytes upwards (`cld`) from RDI: exactly `buffer`, exclusively
+        // borrowed for the call. Any byte is a valid `u8`.
+        unsafe {
+            asm!(
+                "cld",
+                "rep insb",
+                in("dx") DATA,
+                inout("rcx") buffer.len() => _,
+                inout("rdi") buffer.as_mut_ptr() => _,
+                options(nostack),
+            );
+        }
+    }
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -179,6 +214,8 @@ mod cpu {
     pub(super) fn receive(regs: &mut Regs, _: &mut [u8]) {
         call(regs);
     }
+
+    pub(super) fn read_fw_cfg(_: u16, _: &mut [u8]) {}
 }
 
 #[cfg(test)]

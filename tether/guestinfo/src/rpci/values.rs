@@ -9,7 +9,7 @@ use super::{Requests, RpciError, info_get, info_set};
 use crate::Spec;
 use crate::extraconfig::{Key, Lookup};
 use crate::sink::{Sink, SinkError};
-use crate::source::{Source, SourceError};
+use crate::source::{Source, SourceError, Values};
 use crate::sys::Backdoor;
 
 /// VMware's guestinfo, read key by key: the hypervisor lists none, so every key that a spec could
@@ -43,7 +43,7 @@ impl<R: Requests> Source for RpciSource<R> {
         "VMware guestinfo"
     }
 
-    fn read(&self) -> Result<Option<Vec<(String, String)>>, SourceError> {
+    fn read(&self) -> Result<Option<Values>, SourceError> {
         let Some(host) = &self.host else { return Ok(None) };
         let asked = Asked { host, known: RefCell::default(), fault: RefCell::default() };
         Spec::ask(&asked);

@@ -11,7 +11,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::{Packets, RpciSource};
-use crate::source::{Source, SourceError};
+use crate::source::{Source, SourceError, Values};
 use crate::sys::Backdoor;
 
 /// VMware's guestinfo over vsock. The hypervisor tells privileged guests by their port, below 1024.
@@ -30,7 +30,7 @@ impl Source for VsockSource {
         "VMware guestinfo over vsock"
     }
 
-    fn read(&self) -> Result<Option<Vec<(String, String)>>, SourceError> {
+    fn read(&self) -> Result<Option<Values>, SourceError> {
         // Under another hypervisor the same address may be anyone's.
         if Backdoor::detect().is_none() {
             return Ok(None);
