@@ -109,7 +109,7 @@ pub async fn run(switches: &Switches) -> Result<(), AgentError> {
     let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
     let mut hardware = Hardware::begin();
-    let config = Config::find()?;
+    let config = Config::find(&mut hardware, &uevents).await?;
     let complaint = config.complaint();
     if complaint.is_none() {
         hardware.start_disks();

@@ -3,9 +3,13 @@
 
 use guestinfo::extraconfig::Decoded;
 use guestinfo::source::{Answer, NoAnswer, PassedOver, Source, first_answering, in_order};
-use guestinfo::{LinkSpec, SessionSpec, Spec};
+use guestinfo::{ConfigDisk, LinkSpec, SessionSpec, Spec};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
+
+use crate::boot::config_disk;
+use crate::boot::hardware::Hardware;
+use crate::uevent::UeventSocket;
 
 /// The most that is told of a config's faults, bytes: with room to spare below the longest control message,
 /// of which a report is another with the same words.
@@ -27,15 +31,31 @@ pub struct Config {
 impl Config {
     /// Asks the sources in their order, and says on the console how it went. Sources of other hypervisors are
     /// told by CPUID and the kernel's tables alone, so that asking for them neither costs nor risks anything.
+    /// When none has a config, a config disk is waited for.
     ///
     /// # Errors
     ///
     /// When no source has a config.
-    pub fn find() -> Result<Self, NoAnswer> {
+    pub async fn find(hardware: &mut Hardware, uevents: &UeventSocket) -> Result<Self, NoAnswer> {
         let begun = Instant::now();
-        let sources = in_order();
-        let sources: Vec<&dyn Source> = sources.iter().map(|source| &**source).collect();
-        let answer = first_answering(&sources)?;
+        let answer = match ask(&[]) {
+            Ok(answer) => answer,
+            Err(nowhere) => config_disk::awaited(hardware, uevents, nowhere).await?,
+        };
+        Ok(Self::taken(answer, begun))
+    }
+
+    /// Asks again, now that everything is there that will be: a config disk too, without waiting for one.
+    ///
+    /// # Errors
+    ///
+    /// When no source has a config any more.
+    pub fn find_again() -> Result<Self, NoAnswer> {
+        let begun = Instant::now();
+        Ok(Self::taken(ask(&config_disk::all_present())?, begun))
+    }
+
+    fn taken(answer: Answer, begun: Instant) -> Self {
         let others = answer.passed_over.iter().map(PassedOver::to_string).collect::<Vec<_>>();
         for broken in answer.passed_over.iter().filter(|source| source.error.is_some()) {
             warn!("config source {broken}");
@@ -46,7 +66,7 @@ impl Config {
             answer.pairs.len(),
             before(&others)
         );
-        Ok(Self::of(answer))
+        Self::of(answer)
     }
 
     fn of(Answer { source, pairs, .. }: Answer) -> Self {
@@ -74,6 +94,14 @@ impl Config {
         let text = format!("the config from {} has {n_faults}:\n  {faults}", self.source);
         (n > 0).then(|| shortened(text))
     }
+}
+
+/// Asks the sources that need no waiting for, then these disks.
+fn ask(disks: &[ConfigDisk]) -> Result<Answer, NoAnswer> {
+    let sources = in_order();
+    let sources = sources.iter().map(|source| &**source);
+    let disks = disks.iter().map(|disk| disk as &dyn Source);
+    first_answering(&sources.chain(disks).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub fn survey() -> Vec<String> {
 }
 
 /// The names of all block devices, sorted.
-fn present() -> Vec<String> {
+pub fn present() -> Vec<String> {
     let Ok(entries) = fs::read_dir("/sys/class/block") else { return Vec::new() };
     let mut names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();

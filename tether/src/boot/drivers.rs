@@ -36,7 +36,8 @@ pub enum Urgency {
 impl Urgency {
     /// The urgency of a device by its modalias (`Documentation/.../modalias`, `file2alias.c`).
     pub fn of(modalias: &str) -> Self {
-        if modalias.contains("QEMU0002") {
+        // QEMU's fw_cfg, and VMware's VMCI, which carries vsock.
+        if modalias.contains("QEMU0002") || modalias.starts_with("pci:v000015ADd00000740") {
             return Self::Config;
         }
         if let Some(pci) = modalias.strip_prefix("pci:") {
@@ -127,8 +128,12 @@ impl Drivers {
             return;
         }
         self.served.insert(urgency);
-        let names: Vec<String> =
-            self.index.drivers_for(modalias).into_iter().map(str::to_owned).collect();
+        let names = self.index.drivers_for(modalias).into_iter();
+        let names: Vec<String> = names
+            .flat_map(|name| [Some(name), companion(name)])
+            .flatten()
+            .map(str::to_owned)
+            .collect();
         for name in names {
             match urgency {
                 Urgency::Later => self.enqueue(&name),
@@ -181,6 +186,11 @@ impl Default for Drivers {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What makes use of a driver but is no device's own, so that no modalias leads to it.
+fn companion(driver: &str) -> Option<&'static str> {
+    (driver == "vmw_vmci").then_some("vmw_vsock_vmci_transport")
 }
 
 /// Whether a load waits for the driver to have looked at its devices.
@@ -253,6 +263,7 @@ mod tests {
     fn what_a_container_waits_for_comes_first() {
         for (modalias, expected) in [
             ("acpi:QEMU0002:", Urgency::Config),
+            ("pci:v000015ADd00000740sv000015ADsd00000740bc08sc80i00", Urgency::Config),
             ("pci:v000015ADd000007C0sv000015ADsd000007C0bc01sc07i00", Urgency::Disk),
             ("pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00", Urgency::Disk),
             ("pci:v00001B36d00000010sv00001AF4sd00001100bc01sc08i02", Urgency::Disk),
@@ -268,5 +279,11 @@ mod tests {
         ] {
             assert_eq!(Urgency::of(modalias), expected, "{modalias}");
         }
+    }
+
+    #[test]
+    fn vsock_comes_with_vmci_alone() {
+        assert_eq!(companion("vmw_vmci"), Some("vmw_vsock_vmci_transport"));
+        assert_eq!(companion("vmw_pvscsi"), None);
     }
 }

@@ -54,6 +54,15 @@ impl Hardware {
         }
     }
 
+    /// Starts the drivers of everything that a disk or CD-ROM may hang on.
+    pub fn start_all_disks(&mut self) {
+        self.start_disks();
+        self.drivers.allow(Urgency::SlowDisk);
+        self.drivers.load("sr_mod", Probing::Asynchronous);
+        self.scsi.look();
+        self.scsi.look_everywhere();
+    }
+
     /// Waits for the root's disk from now on; returns it when it is there already.
     pub fn seek_disk(&mut self, timeout: Duration) -> Option<PathBuf> {
         let now = Instant::now();
@@ -81,6 +90,16 @@ impl Hardware {
 
     /// Takes note of a device; returns the root's disk when this is it and it is awaited.
     pub fn announce(&mut self, event: &Uevent) -> Option<PathBuf> {
+        let name = self.new_block_device(event)?;
+        self.disk?;
+        disk::carries(&name, CONTAINERFS).then(|| {
+            self.disk = None;
+            disk::node(&name)
+        })
+    }
+
+    /// Takes note of a device; returns its name when it is a block device with something new to read.
+    pub fn new_block_device(&mut self, event: &Uevent) -> Option<String> {
         if let Some(modalias) = event.modalias.as_deref().filter(|_| event.action == "add") {
             self.drivers.serve(modalias);
         }
@@ -90,11 +109,7 @@ impl Hardware {
         let is_new = matches!(event.action.as_str(), "add" | "change");
         let name = event.devname.as_deref().filter(|_| is_new && event.subsystem == "block")?;
         debug!("block device {name} is here");
-        self.disk?;
-        disk::carries(name, CONTAINERFS).then(|| {
-            self.disk = None;
-            disk::node(name)
-        })
+        Some(name.to_owned())
     }
 
     /// Does what is due by time: looks on the slow controllers, or gives up, with a report in the log and the
