@@ -316,7 +316,7 @@ impl Agent {
                 self.stop();
                 String::new()
             }
-            None => "this agent does not know the request; a newer one may".to_owned(),
+            Some(_) | None => "this agent does not know the request; a newer one may".to_owned(),
         };
         self.uplink.say(guest::Body::Reply(guest::Reply {
             request: message.request,

@@ -363,6 +363,9 @@ impl Container {
             Some(Body::Reply(reply)) => self.control.replied(reply),
             // As long as a message may be, so it needs no other bound.
             Some(Body::Report(report)) => self.state.report = report.pairs,
+            Some(Body::Happening(happening)) => {
+                tracing::info!(container = self.name, ?happening, "happened in the container");
+            }
             None => tracing::info!(container = self.name, "message of a newer agent passed over"),
         }
     }

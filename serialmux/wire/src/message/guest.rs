@@ -18,6 +18,9 @@ pub enum Body {
     /// What the guest reports about itself, all of it; the one before does not count any more.
     #[prost(message, tag = "5")]
     Report(Report),
+    /// Something happened that nobody had asked about.
+    #[prost(message, tag = "50")]
+    Happening(super::inside::Happening),
 }
 
 /// A session's process runs.

@@ -13,6 +13,9 @@ pub enum Kind {
     /// A session's standard input: its bytes, and its end.
     #[prost(message, tag = "3")]
     Input(Input),
+    /// What belongs to one request: what it asked for, or what it brings.
+    #[prost(message, tag = "4")]
+    Stream(Stream),
 }
 
 /// The control channel.
@@ -36,4 +39,12 @@ pub struct Input {
     /// Id of the session.
     #[prost(string, tag = "1")]
     pub session: String,
+}
+
+/// The bytes of one request, whose kind says what they are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct Stream {
+    /// Id of the request.
+    #[prost(uint64, tag = "1")]
+    pub request: u64,
 }

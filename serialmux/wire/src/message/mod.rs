@@ -5,6 +5,7 @@
 //! that the guest does not know is answered with an error.
 
 pub mod guest;
+pub mod inside;
 pub mod label;
 pub mod mux;
 
@@ -19,7 +20,7 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
 pub struct Label {
     /// What the channel carries; absent: something newer than this build.
-    #[prost(oneof = "label::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "label::Kind", tags = "1, 2, 3, 4")]
     pub kind: Option<label::Kind>,
 }
 
@@ -27,7 +28,7 @@ pub struct Label {
 #[derive(Clone, PartialEq, Message)]
 pub struct GuestMessage {
     /// What it says; absent: something newer than this build.
-    #[prost(oneof = "guest::Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "guest::Body", tags = "1, 2, 3, 4, 5, 50")]
     pub body: Option<guest::Body>,
 }
 
@@ -38,7 +39,7 @@ pub struct MuxMessage {
     #[prost(uint64, tag = "1")]
     pub request: u64,
     /// What is asked; absent: something newer than this build.
-    #[prost(oneof = "mux::Body", tags = "2, 3, 4")]
+    #[prost(oneof = "mux::Body", tags = "2, 3, 4, 50, 51, 52, 53, 54, 55, 56, 57, 58")]
     pub body: Option<mux::Body>,
 }
 

@@ -1,5 +1,7 @@
 //! What a mux asks on its control channel.
 
+use super::inside;
+
 /// What the mux asks.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Body {
@@ -12,6 +14,33 @@ pub enum Body {
     /// Stop everything in order and power off.
     #[prost(message, tag = "4")]
     Shutdown(Shutdown),
+    /// List the container's processes.
+    #[prost(message, tag = "50")]
+    Top(inside::Top),
+    /// Measure the container.
+    #[prost(message, tag = "51")]
+    Stats(inside::Stats),
+    /// Look at a path.
+    #[prost(message, tag = "52")]
+    StatPath(inside::StatPath),
+    /// Send what is at a path.
+    #[prost(message, tag = "53")]
+    CopyOut(inside::CopyOut),
+    /// Unpack an archive.
+    #[prost(message, tag = "54")]
+    CopyIn(inside::CopyIn),
+    /// List the container's disk.
+    #[prost(message, tag = "55")]
+    ListDisk(inside::ListDisk),
+    /// Hold all writes to the container's disk.
+    #[prost(message, tag = "56")]
+    Freeze(inside::Freeze),
+    /// Let them go on.
+    #[prost(message, tag = "57")]
+    Thaw(inside::Thaw),
+    /// Tell how the agent is.
+    #[prost(message, tag = "58")]
+    Diagnose(inside::Diagnose),
 }
 
 /// Send a signal to a session's process.
