@@ -66,7 +66,7 @@ fn is_well(seed: u64) -> bool {
 fn is_noticed(sabotage: Sabotage) -> bool {
     (0..20).any(|seed| {
         let mut plan = Plan::clean(seed, 200_000, vec![30_000, 30_000], 5_000);
-        (plan.kill, plan.power, plan.sabotage) = (400, 400, Some(sabotage));
+        (plan.kill, plan.power, plan.sabotage) = (3_000, 3_000, Some(sabotage));
         plan.faults.drop = 3_000;
         catch_unwind(AssertUnwindSafe(|| World::new(plan).run(20 * SECOND))).is_err()
     })

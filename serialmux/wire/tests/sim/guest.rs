@@ -3,9 +3,7 @@
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::world::{KEY, entropy, trace};
-use wire::{
-    ChannelId, Class, Direction, Event, GuestIdentity, Instant, Link, LinkConfig, Open, Psk,
-};
+use wire::{ChannelId, Class, Direction, Event, GuestIdentity, Instant, Link, Open, Psk};
 
 /// Labels from here on are visitors: short channels that either end may give up.
 pub(crate) const VISITOR: u8 = 200;
@@ -35,17 +33,15 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn boot(plan: &Plan, boot: u64, now: u64, rng: &mut Rng) -> Self {
-        let mut boot_id = [7; 16];
-        boot_id[..8].copy_from_slice(&boot.to_le_bytes());
         let identity = GuestIdentity {
             psk: Psk::derive(KEY),
             protection: plan.protection,
-            boot_id,
+            boot_id: boot_id(boot),
             agent: "sim".into(),
         };
         let skew = rng.below(1_000_000_000);
         let at = Instant::from_micros(now + skew);
-        let config = LinkConfig { window: plan.window, ..LinkConfig::uart() };
+        let config = plan.guest_config();
         let mut link = Link::guest(config, identity, entropy(rng.next()), at);
         let classes = [Class::Log, Class::Terminal, Class::Exec, Class::Bulk, Class::Control];
         let sources = (plan.output.iter().enumerate())
@@ -67,6 +63,10 @@ impl Guest {
             visitors: Vec::new(),
             skew,
         }
+    }
+
+    pub(crate) fn boot_id(&self) -> [u8; 16] {
+        boot_id(self.boot)
     }
 
     pub(crate) fn at(&self, now: u64) -> Instant {
@@ -168,4 +168,10 @@ impl Guest {
 
 fn open(direction: Direction, class: Class, label: u8) -> Open {
     Open { direction, class, label: vec![label] }
+}
+
+fn boot_id(boot: u64) -> [u8; 16] {
+    let mut id = [7; 16];
+    id[..8].copy_from_slice(&boot.to_le_bytes());
+    id
 }

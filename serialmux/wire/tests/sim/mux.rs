@@ -29,6 +29,7 @@ pub(crate) struct Mux {
     reads: VecDeque<(u64, ChannelId)>,
     syncs: VecDeque<(u64, usize, u64)>,
     skew: u64,
+    config: LinkConfig,
     sabotage: Option<Sabotage>,
 }
 
@@ -52,6 +53,7 @@ impl Mux {
             reads: VecDeque::new(),
             syncs: VecDeque::new(),
             skew: rng.below(1_000_000_000),
+            config: plan.mux_config(),
             sabotage: plan.sabotage,
         }
     }
@@ -109,6 +111,11 @@ impl Mux {
             && !self.stdin.iter().any(known)
     }
 
+    /// Which boot the logs are of.
+    pub(crate) fn boot_id(&self) -> Option<[u8; 16]> {
+        self.boot_id
+    }
+
     /// A greeter brought a session; `truth` is what this boot of the guest writes.
     pub(crate) fn established(&mut self, now: u64, session: Session, truth: Vec<Vec<u8>>) {
         let at = self.at(now);
@@ -124,7 +131,7 @@ impl Mux {
             Some(link) if same_boot => link.install(at, session),
             link => {
                 self.lives += 1;
-                *link = Some(Link::mux(LinkConfig::uart_mux(), session, at));
+                *link = Some(Link::mux(self.config.clone(), session, at));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::line::Faults;
 use crate::rng::Rng;
-use wire::Protection;
+use wire::{LinkConfig, Protection};
 
 /// What the simulator itself gets wrong on purpose, to show that its checks see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,11 @@ pub(crate) struct Plan {
     pub(crate) input: usize,
     /// How hostile the payload is: random, zeros, 0xFF, or frames of our own.
     pub(crate) payload: u64,
-    /// Once in so many steps each: the pipe is cut, a new one takes over from a half-open one, the
+    /// A receiver is woken for so many bytes at once, as a UART's FIFO does it.
+    pub(crate) grain: usize,
+    /// Buffers and windows of a few kilobytes, so that each is full at times.
+    pub(crate) is_tight: bool,
+    /// Once in so many bytes on the line each: the pipe is cut, a new one takes over from a half-open one, the
     /// mux is killed, its machine loses power, the guest is suspended, an end's clock jumps, the
     /// guest reboots, a short channel is opened besides.
     pub(crate) cut: u64,
@@ -66,6 +70,8 @@ impl Plan {
             output,
             input,
             payload: 0,
+            grain: 1,
+            is_tight: false,
             cut: 0,
             takeover: 0,
             kill: 0,
@@ -77,7 +83,7 @@ impl Plan {
             bad_sync: 0,
             lag_us: 0,
             sabotage: None,
-            window: wire::LinkConfig::uart().window,
+            window: LinkConfig::uart().window,
         }
     }
 
@@ -102,18 +108,22 @@ impl Plan {
             0 => 0,
             _ => least + rng.below(most),
         };
-        let (cut, takeover, kill) = (rare(4_000, 200), rare(4_000, 200), rare(8_000, 400));
-        let (power, suspend, jump) = (rare(8_000, 400), rare(8_000, 400), rare(8_000, 400));
-        let (reboot, bad_sync, visit) = (rare(20_000, 2_000), rare(400, 20), rare(400, 20));
+        let (cut, takeover, kill) = (rare(12_000, 400), rare(12_000, 400), rare(24_000, 800));
+        let (power, suspend, jump) = (rare(24_000, 800), rare(24_000, 800), rare(24_000, 800));
+        let (reboot, bad_sync, visit) = (rare(60_000, 4_000), rare(400, 20), rare(800, 40));
         let lag_us = [0, 0, 50_000, 3_000_000][rng.below(4) as usize];
         let rate = [11_000, 60_000, 200_000, 900_000][rng.below(4) as usize];
         let output = (0..1 + rng.below(4)).map(|_| rng.below(16_000) as usize).collect();
         let input = rng.below(6_000) as usize;
-        let protection = if rng.one_in(4) { Protection::Plain } else { Protection::Sealed };
+        // Curves and seals take most of a run's time and know nothing of what happens to it.
+        let protection = if rng.one_in(4) { Protection::Sealed } else { Protection::Plain };
+        let grain = [1, 14, 14, 64, 64, 64, 250, 250][rng.below(8) as usize];
         Self {
             faults,
             protection,
             payload: rng.below(6),
+            grain,
+            is_tight: rng.one_in(3),
             cut,
             takeover,
             kill,
@@ -125,6 +135,26 @@ impl Plan {
             bad_sync,
             lag_us,
             ..Self::clean(seed, rate, output, input)
+        }
+    }
+
+    /// The guest's bounds.
+    pub(crate) fn guest_config(&self) -> LinkConfig {
+        let config = LinkConfig { window: self.window, ..LinkConfig::uart() };
+        if self.is_tight {
+            LinkConfig { send_buffer: 2_500, receive_window: 900, window: 3_000, ..config }
+        } else {
+            config
+        }
+    }
+
+    /// The mux's bounds. Its windows hold at least the credit that comes with an OPEN.
+    pub(crate) fn mux_config(&self) -> LinkConfig {
+        let config = LinkConfig::uart_mux();
+        if self.is_tight {
+            LinkConfig { send_buffer: 1_500, receive_window: 16 * 1024, window: 2_000, ..config }
+        } else {
+            config
         }
     }
 

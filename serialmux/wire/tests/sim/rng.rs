@@ -25,3 +25,42 @@ impl Rng {
         bytes.iter_mut().for_each(|byte| *byte = self.next() as u8);
     }
 }
+
+/// Something that strikes once in so many bytes or so: how many are left until it does, so that a
+/// draw is needed when it strikes and not for every byte.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Odds {
+    every: u64,
+    left: u64,
+}
+
+impl Odds {
+    /// Once in `every` on average; never for 0.
+    pub(crate) fn new(every: u64, rng: &mut Rng) -> Self {
+        let mut odds = Self { every, left: u64::MAX };
+        odds.draw(rng);
+        odds
+    }
+
+    fn draw(&mut self, rng: &mut Rng) {
+        self.left = if self.every == 0 { u64::MAX } else { 1 + rng.below(2 * self.every) };
+    }
+
+    /// How many bytes pass before it strikes.
+    pub(crate) fn calm(&self) -> u64 {
+        self.left - 1
+    }
+
+    /// `n` bytes pass, at most those of the calm and one more. Says whether it strikes.
+    pub(crate) fn pass(&mut self, n: u64, rng: &mut Rng) -> bool {
+        if self.every == 0 {
+            return false;
+        }
+        let strikes = n >= self.left;
+        self.left = self.left.saturating_sub(n);
+        if strikes {
+            self.draw(rng);
+        }
+        strikes
+    }
+}

@@ -4,9 +4,10 @@ use crate::guest::Guest;
 use crate::line::{Faults, Line};
 use crate::mux::Mux;
 use crate::plan::{Plan, Sabotage};
-use crate::rng::Rng;
+use crate::rng::{Odds, Rng};
 use crate::witness::Witness;
-use wire::{Entropy, Greeter, Greeting, Instant, Link, LinkConfig, Psk};
+use std::sync::OnceLock;
+use wire::{Entropy, Greeter, Greeting, Instant, Psk};
 
 pub(crate) const KEY: &[u8] = b"the key of this VM";
 const SECOND: u64 = 1_000_000;
@@ -18,7 +19,8 @@ pub(crate) fn entropy(seed: u64) -> Entropy {
 
 /// Prints what happens, when asked to by SIM_TRACE.
 pub(crate) fn trace(now: u64, what: impl FnOnce() -> String) {
-    if std::env::var_os("SIM_TRACE").is_some() {
+    static ASKED: OnceLock<bool> = OnceLock::new();
+    if *ASKED.get_or_init(|| std::env::var_os("SIM_TRACE").is_some()) {
         eprintln!("{now} {}", what());
     }
 }
@@ -26,6 +28,34 @@ pub(crate) fn trace(now: u64, what: impl FnOnce() -> String) {
 pub(crate) struct Pipe {
     pub(crate) up: Line,
     pub(crate) down: Line,
+}
+
+/// What happens to the ends now and then, and how far off it is.
+struct Mishaps {
+    cut: Odds,
+    takeover: Odds,
+    kill: Odds,
+    power: Odds,
+    suspend: Odds,
+    jump: Odds,
+    reboot: Odds,
+    visit: Odds,
+}
+
+impl Mishaps {
+    fn new(plan: &Plan, rng: &mut Rng) -> Self {
+        let mut odds = |every| Odds::new(every, rng);
+        Self {
+            cut: odds(plan.cut),
+            takeover: odds(plan.takeover),
+            kill: odds(plan.kill),
+            power: odds(plan.power),
+            suspend: odds(plan.suspend),
+            jump: odds(plan.jump),
+            reboot: odds(plan.reboot),
+            visit: odds(plan.visit),
+        }
+    }
 }
 
 pub(crate) struct World {
@@ -38,7 +68,11 @@ pub(crate) struct World {
     greeter: Option<Box<Greeter>>,
     connected_at: u64,
     plan: Plan,
+    mishaps: Mishaps,
     rng: Rng,
+    /// Bytes that arrived in the last step.
+    moved: u64,
+    steps: u64,
     from_guest: Witness,
     from_mux: Witness,
 }
@@ -52,12 +86,15 @@ impl World {
             now: 0,
             guest,
             mux,
-            pipe: pipe(&plan),
+            pipe: pipe(&plan, &mut rng),
             old: None,
             greeter: None,
             connected_at: 0,
+            mishaps: Mishaps::new(&plan, &mut rng),
             plan,
             rng,
+            moved: 0,
+            steps: 0,
             from_guest: Witness::default(),
             from_mux: Witness::default(),
         };
@@ -85,7 +122,7 @@ impl World {
 
     fn heal(&mut self) {
         for line in [&mut self.pipe.up, &mut self.pipe.down] {
-            line.heal(self.now);
+            line.heal(self.now, &mut self.rng);
         }
         self.old = None;
         self.plan.faults = Faults::default();
@@ -110,9 +147,9 @@ impl World {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        let current = self.mux.logs.len() == self.guest.sources.len()
-            && self.mux.truth.iter().zip(&self.guest.sources).all(|(t, s)| *t == s.bytes);
-        current && self.mux.is_done() && self.guest.is_done()
+        self.guest.is_done()
+            && self.mux.is_done()
+            && self.mux.boot_id() == Some(self.guest.boot_id())
     }
 
     pub(crate) fn step(&mut self) {
@@ -129,19 +166,19 @@ impl World {
             self.greet();
         }
         self.mux_transmits();
-        self.check_bounds();
+        self.steps += 1;
+        if self.steps.is_multiple_of(8) {
+            self.check_bounds();
+        }
     }
 
     fn check_bounds(&self) {
-        let ends = [Some((&self.guest.link, LinkConfig::uart())), self.mux_end()];
+        let mux = self.mux.link.as_ref().map(|link| (link, self.plan.mux_config()));
+        let ends = [Some((&self.guest.link, self.plan.guest_config())), mux];
         for (link, config) in ends.into_iter().flatten() {
             let (held, limit) = (link.memory(), config.memory_limit(link.channels()));
             assert!(held <= limit, "{held} bytes held, {limit} allowed");
         }
-    }
-
-    fn mux_end(&self) -> Option<(&Link, LinkConfig)> {
-        self.mux.link.as_ref().map(|link| (link, LinkConfig::uart_mux()))
     }
 
     fn advance(&mut self) {
@@ -161,39 +198,45 @@ impl World {
     // ---- what goes wrong ----
 
     fn mishap(&mut self) {
-        let Plan { cut, takeover, kill, power, suspend, jump, reboot, visit, .. } = self.plan;
-        if self.rng.one_in(cut) {
+        // At least one a step, so that time passes where nothing moves.
+        let n = self.moved.max(1);
+        let Self { mishaps, rng, .. } = self;
+        let Mishaps { cut, takeover, kill, power, suspend, jump, reboot, visit } = mishaps;
+        let [cut, takeover, kill, power, suspend, jump, reboot, visit] =
+            [cut, takeover, kill, power, suspend, jump, reboot, visit]
+                .map(|odds| odds.pass(n, rng));
+        if cut {
             let gap = self.rng.below(2 * SECOND);
             self.disconnect(gap);
         }
-        if self.rng.one_in(takeover) {
+        if takeover {
             self.take_over();
         }
-        if self.rng.one_in(kill) {
+        if kill {
             self.restart_mux(false);
         }
-        if self.rng.one_in(power) {
+        if power {
             self.restart_mux(true);
         }
-        if self.rng.one_in(suspend) {
+        if suspend {
             self.guest.paused_until = self.now + self.rng.below(3_600 * SECOND);
         }
-        if self.rng.one_in(jump) {
+        if jump {
             let by = self.rng.below(86_400 * SECOND);
             if self.rng.one_in(2) { self.guest.jump(by) } else { self.mux.jump(by) }
         }
-        if self.rng.one_in(reboot) && self.guest.boot < 3 {
+        if reboot && self.guest.boot < 3 {
             let boot = self.guest.boot + 1;
             self.guest = Guest::boot(&self.plan, boot, self.now, &mut self.rng);
         }
-        if self.rng.one_in(visit) {
+        if visit {
             self.guest.visit(&mut self.rng);
             self.guest.change_of_mind(&mut self.rng);
         }
     }
 
     fn disconnect(&mut self, gap: u64) {
-        self.pipe = pipe(&self.plan);
+        self.pipe = pipe(&self.plan, &mut self.rng);
         self.old = None;
         if let Some(link) = &mut self.mux.link {
             link.handle_disconnected();
@@ -204,7 +247,7 @@ impl World {
 
     // A new pipe, and nobody has noticed that the old one is dead, if it is.
     fn take_over(&mut self) {
-        self.old = Some(core::mem::replace(&mut self.pipe, pipe(&self.plan)));
+        self.old = Some(core::mem::replace(&mut self.pipe, pipe(&self.plan, &mut self.rng)));
         self.greet();
     }
 
@@ -218,15 +261,17 @@ impl World {
         let mut instance = [0; 16];
         instance[..8].copy_from_slice(&self.mux.runs.to_le_bytes());
         let (entropy, now) = (entropy(self.rng.next()), Instant::from_micros(self.now));
-        let config = LinkConfig::uart_mux();
+        let config = self.plan.mux_config();
         self.greeter = Some(Box::new(Greeter::new(&config, instance, entropy, now)));
     }
 
     // ---- the lines ----
 
     fn deliver(&mut self) {
+        self.moved = 0;
         if let Some(old) = &mut self.old {
             let (up, down) = (old.up.receive(self.now), old.down.receive(self.now));
+            self.moved += (up.len() + down.len()) as u64;
             self.guest.link.handle_bytes(self.guest.at(self.now), &down);
             let at = self.mux.at(self.now);
             if let Some(link) = &mut self.mux.link {
@@ -235,10 +280,12 @@ impl World {
         }
         if self.now >= self.guest.paused_until {
             let bytes = self.pipe.down.receive(self.now);
+            self.moved += bytes.len() as u64;
             self.guest.link.handle_bytes(self.guest.at(self.now), &bytes);
         }
         if self.now >= self.connected_at {
             let bytes = self.pipe.up.receive(self.now);
+            self.moved += bytes.len() as u64;
             self.mux_bytes(&bytes);
         }
     }
@@ -328,7 +375,7 @@ fn greet_on(
     None
 }
 
-fn pipe(plan: &Plan) -> Pipe {
-    let line = || Line::new(plan.rate, 300, plan.faults);
+fn pipe(plan: &Plan, rng: &mut Rng) -> Pipe {
+    let mut line = || Line::new(plan.rate, 300, plan.grain, plan.faults, rng);
     Pipe { up: line(), down: line() }
 }
