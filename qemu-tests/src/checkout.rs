@@ -9,6 +9,9 @@ use std::sync::OnceLock;
 /// Set for the tests when everything has been built already.
 pub const BUILT: &str = "QEMU_TESTS_BUILT";
 
+/// What runs in a VM whatever its libraries are.
+const GUEST: &str = "x86_64-unknown-linux-musl";
+
 /// Where everything is.
 #[derive(Debug, Clone)]
 pub struct Checkout {
@@ -84,6 +87,20 @@ impl Checkout {
     #[must_use]
     pub fn agent(&self) -> PathBuf {
         self.target.join("x86_64-unknown-linux-musl/guest/tether")
+    }
+
+    /// The program that runs inside VMs under test; built first if need be.
+    ///
+    /// # Panics
+    /// When it cannot be built.
+    #[must_use]
+    pub fn gauge(&self) -> PathBuf {
+        let line = "build --release --locked --quiet --package gauge --target";
+        let mut arguments: Vec<&str> = line.split(' ').collect();
+        arguments.push(GUEST);
+        let status = self.cargo(&arguments).stdout(Stdio::null()).status();
+        assert!(status.is_ok_and(|status| status.success()), "gauge cannot be built");
+        self.target.join(GUEST).join("release/gauge")
     }
 
     /// What tests keep from one run to the next.

@@ -16,15 +16,18 @@
 //!   it first shows the commands, the last console lines and the daemon's log.
 //! * A test that cannot run here says so with [`skip`], which `cargo qemu-tests` counts.
 
+pub mod bench;
 mod checkout;
 mod debian_root;
 mod evidence;
 mod family;
 mod finished;
 mod lab;
+mod monitor;
 mod oci;
 mod output;
 mod program;
+mod proxy;
 mod terminal;
 
 pub mod deadline;
@@ -35,8 +38,10 @@ pub use debian_root::debian_root;
 pub use family::Relative;
 pub use finished::Finished;
 pub use lab::Lab;
+pub use monitor::Monitor;
 pub use oci::OciImage;
 pub use program::Program;
+pub use proxy::{Proxy, Weather};
 pub use terminal::Terminal;
 
 use sha2::{Digest as _, Sha256};

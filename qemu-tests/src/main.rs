@@ -28,7 +28,8 @@ use steps::{Judge, Step};
     cargo qemu-tests                       everything\n  \
     cargo qemu-tests --only boot vi        the boot tests with \"vi\" in their names\n  \
     cargo qemu-tests --only unit --seeds 20000\n                                         \
-    a night of simulated line faults\n\n\
+    a night of simulated line faults\n  \
+    cargo qemu-tests --bench               how fast the link is, against a bare serial port\n\n\
     CONTAINERVM_ACCEL=tcg emulates VMs even where KVM works."
 )]
 struct Cli {
@@ -41,6 +42,9 @@ struct Cli {
     /// Tests that boot VMs at once
     #[arg(long, value_name = "N", default_value_t = 2)]
     boots: u32,
+    /// Instead of testing, measure the link against a bare serial port in the same VM; some minutes
+    #[arg(long, conflicts_with_all = ["only", "seeds", "filter"])]
+    bench: bool,
     /// Only tests with this in their names
     filter: Option<String>,
 }
@@ -64,7 +68,9 @@ struct Outcome {
 }
 
 fn main() -> ExitCode {
-    match prove(&Cli::parse()) {
+    let cli = Cli::parse();
+    let done = if cli.bench { bench() } else { prove(&cli) };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -72,6 +78,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Measures; that a target is missed is no failure.
+fn bench() -> Result<bool> {
+    let tell = &mut |line: &str| eprintln!("qemu-tests: {line}");
+    steps::bring_in(&|line| eprintln!("qemu-tests: {line}"), true)?;
+    println!("{}", qemu_tests::bench::run(tell)?);
+    Ok(true)
 }
 
 fn prove(cli: &Cli) -> Result<bool> {

@@ -1,0 +1,156 @@
+//! The VM of the bench: booted with a second way in, a serial port that leads straight to the program.
+
+use super::pipe::Pipe;
+use crate::checkout::Checkout;
+use crate::deadline::deadline;
+use crate::lab::Lab;
+use crate::monitor::Monitor;
+use crate::proxy::Proxy;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use std::fs::{self, Permissions};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+const QEMU: &str = "qemu-system-x86_64";
+const NAME: &str = "bench";
+/// The bare port, ttyS2.
+const PORT: u32 = 2;
+/// Its interrupt: the usual one of a third port is shared with the first, which would disturb both.
+const INTERRUPT: u32 = 5;
+/// After so long without a byte, what was on its way when a connection was cut has arrived. Less than
+/// the second after which QEMU calls again.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// The VM.
+#[derive(Debug)]
+pub(super) struct Machine {
+    bare: Pipe,
+    link: Pipe,
+    /// Where QEMU calls for the bare pipe.
+    bare_door: TcpListener,
+    run: Child,
+    lab: Lab,
+}
+
+impl Machine {
+    /// Boots it and waits until both pipes answer.
+    pub(super) fn boot() -> Result<Self> {
+        let lab = Lab::new();
+        let image = lab.path("image");
+        fs::create_dir(&image)?;
+        fs::copy(Checkout::built().gauge(), image.join("gauge"))?;
+        let bare_door = TcpListener::bind("127.0.0.1:0")?;
+        let path = with_bare_port(&lab.path("bin"), bare_door.local_addr()?.port())?;
+        let image = image.display().to_string();
+        let port = PORT.to_string();
+        let arguments =
+            ["run", "--rm", "-i", "--boot", "direct", "--name", NAME, &image, "/gauge", &port];
+        let mut run = lab
+            .command("containervm", &arguments)
+            .env("PATH", path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let (bare, _) = bare_door.accept()?;
+        let (to, from) = (run.stdin.take(), run.stdout.take());
+        let (to, from) = (to.context("a pipe")?, from.context("a pipe")?);
+        let bare = Pipe::new("bare", bare.try_clone()?, bare);
+        let mut machine = Self { bare, link: Pipe::new("link", to, from), bare_door, run, lab };
+        // Both answer only when the program runs; what firmware and kernel left on the bare port is
+        // gone with its set-up.
+        for pipe in machine.pipes().into_iter().rev() {
+            pipe.ask("echo 0")?;
+        }
+        Ok(machine)
+    }
+
+    /// Both, the bare one first.
+    pub(super) fn pipes(&mut self) -> [&mut Pipe; 2] {
+        [&mut self.bare, &mut self.link]
+    }
+
+    /// Cuts each pipe so often while output comes: how long it took from the VM's next call until
+    /// its first output, bare first.
+    pub(super) fn cut_while_output_comes(&mut self, n: usize) -> Result<[Vec<Duration>; 2]> {
+        let dir = self.lab.vm(NAME);
+        let mut monitor = Monitor::connect(&dir)?;
+        self.bare.ask("pulse")?;
+        let mut bare = Vec::new();
+        for _ in 0..n {
+            self.bare.some()?;
+            self.bare.hang_up()?;
+            let (stream, _) = self.bare_door.accept()?;
+            let start = Instant::now();
+            self.bare = Pipe::new("bare", stream.try_clone()?, stream);
+            self.bare.some()?;
+            bare.push(start.elapsed());
+        }
+        self.bare.end_pulse()?;
+
+        // A proxy would slow the link down; it is put in only now.
+        let proxy = Proxy::fair(daemon(&dir)?)?;
+        let address = proxy.address();
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        let address = json!({ "type": "inet", "data": { "host": host, "port": port } });
+        let data = json!({ "addr": address, "server": false, "reconnect": 1 });
+        let backend = json!({ "type": "socket", "data": data });
+        monitor.execute("chardev-change", &json!({ "id": "serial0", "backend": backend }))?;
+        ensure!(proxy.accepted(1, deadline()).is_some(), "QEMU does not call the proxy");
+        self.link.ask("pulse")?;
+        let mut link = Vec::new();
+        for i in 0..n {
+            self.link.some()?;
+            proxy.cut();
+            self.link.drain(QUIET)?;
+            let start = proxy.accepted(i + 2, deadline()).context("QEMU does not call again")?;
+            self.link.some()?;
+            link.push(start.elapsed());
+        }
+        self.link.end_pulse()?;
+        Ok([bare, link])
+    }
+
+    /// Ends the program, and with it the VM.
+    pub(super) fn end(mut self) -> Result<()> {
+        self.link.say("exit 9")?;
+        let status = self.run.wait()?;
+        ensure!(status.code() == Some(9), "the VM ended with {status}, not with 9");
+        Ok(())
+    }
+
+    /// The link.
+    pub(super) fn link(&mut self) -> &mut Pipe {
+        &mut self.link
+    }
+}
+
+/// Where the link's serial port leads to, as the VMX file of the VM in `dir` says.
+fn daemon(dir: &Path) -> Result<SocketAddr> {
+    let file = fs::read_dir(dir)?.flatten().map(|entry| entry.path());
+    let file = file.into_iter().find(|path| path.extension().is_some_and(|it| it == "vmx"));
+    let text = fs::read_to_string(file.context("no VMX file")?)?;
+    let (_, rest) = text.split_once("serial0.fileName = \"tcp://").context("no serial0")?;
+    Ok(rest.split('"').next().unwrap_or_default().parse()?)
+}
+
+/// A search path on which QEMU has one more serial port: a program of its name before it.
+fn with_bare_port(dir: &Path, port: u16) -> Result<String> {
+    let path = std::env::var("PATH").context("PATH")?;
+    let qemu = std::env::split_paths(&path).map(|dir| dir.join(QEMU)).find(|it| it.is_file());
+    let qemu = qemu.with_context(|| format!("no {QEMU} on the path"))?;
+    fs::create_dir(dir)?;
+    let script = format!(
+        "#!/bin/sh\nexec {} \"$@\" \
+         -chardev socket,id=bare,host=127.0.0.1,port={port},server=off,reconnect=1 \
+         -device isa-serial,index={PORT},irq={INTERRUPT},chardev=bare\n",
+        qemu.display()
+    );
+    fs::write(dir.join(QEMU), script)?;
+    fs::set_permissions(dir.join(QEMU), Permissions::from_mode(0o755))?;
+    Ok(format!("{}:{path}", dir.display()))
+}
