@@ -15,14 +15,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 use wire::message::{MuxMessage, guest, mux};
-use wire::{GuestIdentity, Link, LinkConfig, Protection, Psk};
+use wire::{GuestIdentity, Link, LinkConfig, Protection, Psk, Standby};
 
 use crate::boot::cmdline::Switches;
 use crate::boot::hardware::Hardware;
 use crate::cgroup::{self, Cgroup};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::line::{Line, LineError};
+use crate::line::uart::{self, LineError};
+use crate::pipes::Pipes;
 use crate::process::failure::{FailureRecord, GENERAL};
 use crate::rootfs::{EtcFiles, Rootfs};
 use crate::session::{MAX_LINGER, RequestError, Session};
@@ -213,6 +214,10 @@ impl Agent {
                 self.hardware.process_runs(!self.spec.mounts.is_empty());
             }
             Event::Device(announcement) => {
+                self.uplink.look(match &announcement {
+                    Announcement::Event(event) => Some(event),
+                    Announcement::Overrun => None,
+                });
                 let disk = match announcement {
                     Announcement::Event(event) => self.hardware.announce(&event),
                     Announcement::Overrun => self.hardware.look(),
@@ -388,7 +393,7 @@ fn uplink(spec: &Spec) -> Result<Uplink, AgentError> {
         step: "draw random bytes",
         error: error.into(),
     };
-    let line = Line::open()?;
+    let line = uart::open()?;
     let mut boot_id = [0; 16];
     sys::random(&mut boot_id).map_err(kernel)?;
     let identity = GuestIdentity {
@@ -401,9 +406,15 @@ fn uplink(spec: &Spec) -> Result<Uplink, AgentError> {
         agent: concat!("tether ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
     // The kernel's generator is seeded by now and cannot fail any more.
-    let entropy =
-        Box::new(|bytes: &mut [u8]| sys::random(bytes).expect("the kernel's generator was seeded"));
+    let entropy = || -> wire::Entropy {
+        Box::new(|bytes: &mut [u8]| sys::random(bytes).expect("the kernel's generator was seeded"))
+    };
     let clock = Clock::start();
-    let link = Link::guest(LinkConfig::uart(), identity, entropy, clock.now());
-    Ok(Uplink::new(link, line, clock)?)
+    let standby = |it| Standby::new(it, identity.clone(), entropy(), clock.now());
+    let pipes = Pipes::new(line, standby, clock.now());
+    let link = Link::guest(LinkConfig::uart(), identity.clone(), entropy(), clock.now());
+    let mut uplink = Uplink::new(link, pipes, clock)?;
+    // What the kernel has built in announced itself before anybody listened.
+    uplink.look(None);
+    Ok(uplink)
 }

@@ -4,7 +4,7 @@
 //!
 //! [`agent`] is the event loop and the only owner of state that changes; [`config`] finds out what to run;
 //! [`boot`] brings the machine up to the point where the container's disk is found; [`session`] is the container's life, [`rootfs`] and
-//! [`process`] turn its config into a running program; [`stdio`], [`relay`], [`uplink`] and [`mod@line`] carry
+//! [`process`] turn its config into a running program; [`stdio`], [`relay`], [`uplink`], [`pipes`], [`ladder`] and [`mod@line`] carry
 //! its bytes; [`power`] ends it all.
 //!
 //! # What is deliberately absent
@@ -22,9 +22,11 @@ pub mod config;
 pub mod console;
 pub mod environment;
 pub mod identity;
+pub mod ladder;
 pub mod line;
 #[cfg(test)]
 mod peer;
+pub mod pipes;
 pub mod power;
 pub mod process;
 pub mod reap;

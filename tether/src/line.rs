@@ -1,175 +1,295 @@
-//! The byte pipe to the multiplexer: the first serial port, raw, exclusive, in small pieces.
+//! A byte pipe to the multiplexer, of one of three kinds: serial port, virtio-serial port, vsock connection.
 //!
-//! The kernel's tty queue holds 4 KiB, which is 68 ms of line; what sits there can no longer be overtaken by
-//! something more urgent. So the line is handed at most [`PIECE`] bytes each time the queue has run down to
-//! its wake-up mark (256 bytes, `WAKEUP_CHARS` in `drivers/tty/n_tty.c` and the serial core).
+//! | kind | where | a full queue | the other end goes away |
+//! |---|---|---|---|
+//! | [`uart`] | `/dev/ttyS0` | poll says when it has run down to 256 bytes | cannot be seen |
+//! | [`virtio`] | `/dev/vportNpM` by its name | a write that would block | hang-up; comes back by itself |
+//! | [`vsock`] | CID 2, port 2377 | a write that would block | end; must be connected again |
+//!
+//! A line only moves bytes; which of several is used, and what to make of their contents, is for
+//! [`crate::pipes`].
+
+pub mod uart;
+pub mod virtio;
+pub mod vsock;
 
 use std::io;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::termios::{ControlFlags, SetArg, tcgetattr, tcsetattr};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{read, write};
-use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use wire::Transport;
 
 use crate::sys;
 
-/// The port that belongs to the multiplexer.
-pub const PORT: &str = "/dev/ttyS0";
-
-/// The most that is committed to the tty queue at once.
-pub const PIECE: usize = 512;
-
-/// Bits per second. QEMU ignores it for sending, but it sets the receive timeout of the FIFO (four character
-/// times), and VMware paces pipes by it.
-const BAUD: u32 = 115_200;
-
-/// Why there is no line.
-#[derive(Debug, Error)]
-pub enum LineError {
-    /// The port cannot be opened or configured.
-    #[error(
-        "serial port {PORT} cannot be used: {0}; the VM needs serial0 connected to the multiplexer"
-    )]
-    Port(#[from] tokio_serial::Error),
-    /// The port cannot be watched.
-    #[error(
-        "serial port {PORT} cannot be used: {0}; the VM needs serial0 connected to the multiplexer"
-    )]
-    Io(#[from] io::Error),
-}
-
-/// The open port.
+/// An open pipe.
 #[derive(Debug)]
 pub struct Line {
-    fd: AsyncFd<OwnedFd>,
+    transport: Transport,
+    source: Source,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A connection under way.
+    Connecting,
+    Open,
+    /// Nobody is at the other end.
+    Closed,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The runtime watches it.
+    Plain(AsyncFd<OwnedFd>),
+    /// For the runtime a hang-up is the end, for this descriptor it is not: an epoll instance of its own
+    /// watches it, and the runtime watches that.
+    Nested(Nested),
+}
+
+#[derive(Debug)]
+struct Nested {
+    fd: OwnedFd,
+    epoll: Epoll,
+    edges: AsyncFd<OwnedFd>,
+    readable: bool,
+    writable: bool,
 }
 
 impl Line {
-    /// Opens and configures the port.
-    ///
-    /// # Errors
-    ///
-    /// [`LineError`].
-    pub fn open() -> Result<Self, LineError> {
-        let port = tokio_serial::new(PORT, BAUD).exclusive(true).open_native()?;
-        let fd = sys::own(port.into_raw_fd());
-        let mut settings = tcgetattr(&fd).map_err(io::Error::from)?;
-        // Closing the port must not drop the modem lines: the other end would see a hang-up.
-        settings.control_flags.remove(ControlFlags::HUPCL | ControlFlags::CRTSCTS);
-        tcsetattr(&fd, SetArg::TCSANOW, &settings).map_err(io::Error::from)?;
-        Ok(Self::over(fd)?)
-    }
-
-    /// Uses a descriptor that is already set up.
-    pub(crate) fn over(fd: OwnedFd) -> io::Result<Self> {
+    /// Uses a descriptor that is already set up and has both ends.
+    pub(crate) fn over(fd: OwnedFd, transport: Transport) -> io::Result<Self> {
         crate::stdio::set_nonblocking(&fd)?;
-        Ok(Self { fd: sys::watch(fd)? })
+        Ok(Self { transport, source: Source::Plain(sys::watch(fd)?), state: State::Open })
     }
 
-    /// Waits until there may be something to read.
+    fn connecting(fd: OwnedFd, transport: Transport) -> io::Result<Self> {
+        Ok(Self { state: State::Connecting, ..Self::over(fd, transport)? })
+    }
+
+    /// Uses a descriptor whose hang-up passes.
+    fn nested(fd: OwnedFd, transport: Transport) -> io::Result<Self> {
+        crate::stdio::set_nonblocking(&fd)?;
+        let flags = now(&fd, PollFlags::POLLIN | PollFlags::POLLOUT)?;
+        let is_open = !flags.contains(PollFlags::POLLHUP);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let all = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+        epoll.add(&fd, EpollEvent::new(all, 0))?;
+        let edges = sys::watch(epoll.0.try_clone()?)?;
+        let nested = Nested { fd, epoll, edges, readable: true, writable: true };
+        let state = if is_open { State::Open } else { State::Closed };
+        Ok(Self { transport, source: Source::Nested(nested), state })
+    }
+
+    /// What kind it is.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Whether somebody is at the other end, as far as that can be seen.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Says when something may have changed: bytes to read, the other end's presence, or, `if blocked`, room
+    /// to write.
+    pub(crate) fn poll_changed(&self, cx: &mut Context<'_>, blocked: bool) -> Poll<io::Result<()>> {
+        let (fd, wants_room) = match &self.source {
+            Source::Plain(fd) => (fd, blocked || self.state == State::Connecting),
+            Source::Nested(nested) => (&nested.edges, false),
+        };
+        if let Poll::Ready(ready) = fd.poll_read_ready(cx) {
+            return Poll::Ready(ready.map(|mut guard| guard.retain_ready()));
+        }
+        if wants_room && let Poll::Ready(ready) = fd.poll_write_ready(cx) {
+            return Poll::Ready(ready.map(|mut guard| guard.retain_ready()));
+        }
+        Poll::Pending
+    }
+
+    /// Takes note of what has changed. To be called before reading and writing.
     ///
     /// # Errors
     ///
-    /// The runtime's.
-    ///
-    /// # Cancel safety
-    ///
-    /// Takes nothing.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.fd.readable().await.map(|mut ready| ready.retain_ready())
+    /// The connection that was under way has failed.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        match &mut self.source {
+            Source::Plain(fd) if self.state == State::Connecting => {
+                let result = fd.try_io(Interest::WRITABLE, |fd| {
+                    if !has_room(fd)? {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    Ok(getsockopt(fd, sockopt::SocketError)?)
+                });
+                match later(result)? {
+                    Some(0) => self.state = State::Open,
+                    Some(number) => return Err(io::Error::from_raw_os_error(number)),
+                    None => {}
+                }
+            }
+            Source::Plain(_) => {}
+            Source::Nested(nested) => {
+                if let Some(is_open) = nested.refresh()? {
+                    self.state = if is_open { State::Open } else { State::Closed };
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Waits until the queue may take another piece.
+    /// Reads what is there; `None` when there is nothing now, or nobody.
     ///
     /// # Errors
     ///
-    /// The runtime's.
-    ///
-    /// # Cancel safety
-    ///
-    /// Gives nothing.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.fd.writable().await.map(|mut ready| ready.retain_ready())
-    }
-
-    /// Reads what is there; `None` when there is nothing now.
-    ///
-    /// # Errors
-    ///
-    /// The port's.
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.fd.try_io(Interest::READABLE, |fd| Ok(read(fd, buffer)?)) {
-            // A raw tty without a sender has no end; zero bytes only say that nothing is there.
-            Ok(len) => Ok((len > 0).then_some(len)),
-            Err(error) => later(error),
+    /// The descriptor is of no more use: it broke, or the connection has ended.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.state != State::Open {
+            return Ok(None);
+        }
+        match &mut self.source {
+            Source::Plain(fd) => {
+                let result = fd.try_io(Interest::READABLE, |fd| Ok(read(fd, buffer)?));
+                match later(result)? {
+                    // A raw tty without a sender has no end; zero bytes only say that nothing is there.
+                    Some(0) if self.transport == Transport::Uart => Ok(None),
+                    Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    read => Ok(read),
+                }
+            }
+            Source::Nested(nested) => {
+                if !nested.readable {
+                    return Ok(None);
+                }
+                let read = later(read(&nested.fd, buffer).map_err(io::Error::from))?;
+                nested.readable = read.is_some_and(|len| len > 0);
+                if read == Some(0) {
+                    self.state = State::Closed;
+                }
+                Ok(read.filter(|len| *len > 0))
+            }
         }
     }
 
-    /// Whether the queue has run down far enough for another piece.
+    /// Whether another piece can be written now, as far as can be told without writing it.
     ///
     /// # Errors
     ///
-    /// The port's.
+    /// As [`read`](Self::read).
     pub fn has_room(&self) -> io::Result<bool> {
-        let result = self.fd.try_io(Interest::WRITABLE, |fd| match has_room(fd)? {
+        if self.state != State::Open {
+            return Ok(false);
+        }
+        let fd = match &self.source {
+            Source::Plain(fd) if self.transport == Transport::Uart => fd,
+            Source::Plain(_) => return Ok(true),
+            Source::Nested(nested) => return Ok(nested.writable),
+        };
+        let result = fd.try_io(Interest::WRITABLE, |fd| match has_room(fd)? {
             true => Ok(()),
             false => Err(io::ErrorKind::WouldBlock.into()),
         });
-        match result {
-            Ok(()) => Ok(true),
-            Err(error) => later::<()>(error).map(|_none| false),
-        }
+        Ok(later(result)?.is_some())
     }
 
-    /// Writes the first piece of `bytes`; `None` when the queue is too full to take one now.
+    /// Writes the first piece of `bytes`; `None` when none can be taken now.
     ///
     /// # Errors
     ///
-    /// The port's.
-    pub fn write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        let piece = &bytes[..bytes.len().min(PIECE)];
-        let result = self.fd.try_io(Interest::WRITABLE, |fd| {
-            // The runtime remembers "writable" until a write would block, which is when the queue is full.
-            // The kernel's poll says it only below the wake-up mark, so ask that.
-            if !has_room(fd)? {
-                return Err(io::ErrorKind::WouldBlock.into());
+    /// As [`read`](Self::read).
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        if self.state != State::Open {
+            return Ok(None);
+        }
+        let is_tty = self.transport == Transport::Uart;
+        let piece = if is_tty { &bytes[..bytes.len().min(uart::PIECE)] } else { bytes };
+        match &mut self.source {
+            Source::Plain(fd) => later(fd.try_io(Interest::WRITABLE, |fd| {
+                // The runtime remembers "writable" until a write would block, which is when the queue is full.
+                // The kernel's poll says it only below the wake-up mark, so ask that.
+                if is_tty && !has_room(fd)? {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(write(fd, piece)?)
+            })),
+            Source::Nested(nested) => {
+                let taken = later(write(&nested.fd, piece).map_err(io::Error::from))?;
+                nested.writable = taken.is_some();
+                Ok(taken)
             }
-            Ok(write(fd, piece)?)
-        });
-        match result {
-            Ok(len) => Ok(Some(len)),
-            Err(error) => later(error),
+        }
+    }
+}
+
+impl Nested {
+    /// Collects the edges; says whether the other end is there if that may have changed.
+    fn refresh(&mut self) -> io::Result<Option<bool>> {
+        let Self { epoll, edges, readable, writable, .. } = self;
+        let mut is_open = None;
+        loop {
+            let seen = edges.try_io(Interest::READABLE, |_| {
+                let mut events = [EpollEvent::empty()];
+                match epoll.wait(&mut events, EpollTimeout::ZERO)? {
+                    0 => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => Ok(events[0].events()),
+                }
+            });
+            let Some(flags) = later(seen)? else { return Ok(is_open) };
+            *readable |= flags.contains(EpollFlags::EPOLLIN);
+            *writable |= flags.contains(EpollFlags::EPOLLOUT);
+            is_open = Some(!flags.contains(EpollFlags::EPOLLHUP));
         }
     }
 }
 
 fn has_room(fd: &OwnedFd) -> io::Result<bool> {
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-    Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
+    Ok(!now(fd, PollFlags::POLLOUT)?.is_empty())
 }
 
-fn later<T>(error: io::Error) -> io::Result<Option<T>> {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
-        _ => Err(error),
+fn now(fd: &OwnedFd, wanted: PollFlags) -> io::Result<PollFlags> {
+    let mut fds = [PollFd::new(fd.as_fd(), wanted)];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    Ok(fds[0].revents().unwrap_or(PollFlags::empty()))
+}
+
+fn later<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+            _ => Err(error),
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
+    use uart::PIECE;
+
+    fn pair(transport: Transport) -> (Line, Line) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let line = |end: UnixStream| Line::over(end.into(), transport).unwrap();
+        (line(near), line(far))
+    }
+
+    async fn readable(line: &Line) {
+        std::future::poll_fn(|cx| line.poll_changed(cx, false)).await.unwrap();
+    }
 
     #[tokio::test]
-    async fn a_write_is_one_piece_at_most_and_bytes_arrive_as_they_left() {
-        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
-        let (near, far) = (Line::over(near.into()).unwrap(), Line::over(far.into()).unwrap());
-        near.writable().await.unwrap();
+    async fn a_write_to_a_serial_port_is_one_piece_and_bytes_arrive_as_they_left() {
+        let (mut near, mut far) = pair(Transport::Uart);
+        std::future::poll_fn(|cx| near.poll_changed(cx, true)).await.unwrap();
         let sent: Vec<u8> = (0..=255).cycle().take(PIECE + 100).collect();
         assert_eq!(near.write(&sent).unwrap(), Some(PIECE));
-        far.readable().await.unwrap();
+        readable(&far).await;
         let mut buffer = [0; 2048];
         assert_eq!(far.read(&mut buffer).unwrap(), Some(PIECE));
         assert_eq!(buffer[..PIECE], sent[..PIECE]);
@@ -178,15 +298,57 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_takes_nothing_and_says_so() {
-        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
-        let line = Line::over(near.into()).unwrap();
-        line.writable().await.unwrap();
-        let piece = [0; PIECE];
-        let mut taken = 0;
-        while let Some(len) = line.write(&piece).unwrap() {
-            taken += len;
-            assert!(taken < 64 << 20, "the queue has no end");
+        for transport in Transport::ALL {
+            let (mut line, _far) = pair(transport);
+            std::future::poll_fn(|cx| line.poll_changed(cx, true)).await.unwrap();
+            let piece = [0; PIECE];
+            let mut taken = 0;
+            while let Some(len) = line.write(&piece).unwrap() {
+                taken += len;
+                assert!(taken < 64 << 20, "the queue has no end");
+            }
+            assert!(taken > 0);
         }
-        assert!(taken > 0);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_is_an_error_and_that_of_a_port_is_not() {
+        let (mut near, far) = pair(Transport::Vsock);
+        drop(far);
+        readable(&near).await;
+        assert!(near.read(&mut [0; 10]).is_err());
+
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut port = Line::nested(near.into(), Transport::Virtio).unwrap();
+        assert!(port.is_open());
+        drop(far);
+        while port.is_open() {
+            readable(&port).await;
+            port.refresh().unwrap();
+        }
+        assert_eq!(port.read(&mut [0; 10]).unwrap(), None);
+        assert_eq!(port.write(b"x").unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_port_is_read_and_written_as_edges_tell() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut near = Line::nested(near.into(), Transport::Virtio).unwrap();
+        let mut far = Line::over(far.into(), Transport::Vsock).unwrap();
+        assert_eq!(near.read(&mut [0; 10]).unwrap(), None);
+        for round in 0..3 {
+            std::future::poll_fn(|cx| far.poll_changed(cx, true)).await.unwrap();
+            assert_eq!(far.write(&[round; 5]).unwrap(), Some(5));
+            let mut buffer = [0; 10];
+            let read = loop {
+                readable(&near).await;
+                near.refresh().unwrap();
+                if let Some(len) = near.read(&mut buffer).unwrap() {
+                    break len;
+                }
+            };
+            assert_eq!(buffer[..read], [round; 5]);
+            assert_eq!(near.read(&mut buffer).unwrap(), None);
+        }
     }
 }

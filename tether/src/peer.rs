@@ -9,18 +9,20 @@ use prost::Message;
 use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label, mux};
 use wire::{
     ChannelId, Direction, Event, Greeter, Greeting, GuestIdentity, Link, LinkConfig, Protection,
-    Psk,
+    Psk, Standby, Transport,
 };
 
 use crate::clock::Clock;
 use crate::line::Line;
+use crate::pipes::Pipes;
 use crate::uplink::Uplink;
 
 /// The other end, driven by [`Peer::turn`].
 pub(crate) struct Peer {
     start: Instant,
-    pipe: UnixStream,
-    greeter: Greeter,
+    ends: Vec<End>,
+    /// Which of them the session is on.
+    current: Option<usize>,
     instance: u8,
     pub(crate) link: Option<Link>,
     /// Every channel the guest opened, with its label.
@@ -32,6 +34,33 @@ pub(crate) struct Peer {
     pub(crate) deaf: bool,
 }
 
+/// One pipe, with the greeter that has it while the session is elsewhere.
+struct End {
+    pipe: UnixStream,
+    greeter: Greeter,
+    /// The guest has made itself known here.
+    resting: Option<Transport>,
+}
+
+impl End {
+    fn new(pipe: UnixStream, instance: u8) -> Self {
+        pipe.set_nonblocking(true).expect("non-blocking");
+        Self { pipe, greeter: greeter(instance, false), resting: None }
+    }
+
+    /// What the guest is told; a guest that has let go of the pipe is told nothing.
+    fn send(&mut self, bytes: &[u8]) {
+        if let Err(error) = self.pipe.write_all(bytes) {
+            assert!(error.kind() == ErrorKind::BrokenPipe, "the pair holds a frame: {error}");
+        }
+    }
+}
+
+fn greeter(instance: u8, is_quiet: bool) -> Greeter {
+    let make = if is_quiet { Greeter::quiet } else { Greeter::new };
+    make(&LinkConfig::virtio_mux(), [instance; 16], entropy(), wire::Instant::default())
+}
+
 fn entropy() -> wire::Entropy {
     Box::new(|bytes| crate::sys::random(bytes).expect("the kernel has random bytes"))
 }
@@ -39,7 +68,6 @@ fn entropy() -> wire::Entropy {
 /// An uplink and its peer.
 pub(crate) fn connected() -> (Uplink, Peer) {
     let (near, far) = UnixStream::pair().expect("a socket pair");
-    far.set_nonblocking(true).expect("non-blocking");
     let clock = Clock::start();
     let identity = GuestIdentity {
         psk: Psk::derive(b"key"),
@@ -47,24 +75,20 @@ pub(crate) fn connected() -> (Uplink, Peer) {
         boot_id: [1; 16],
         agent: "test".to_owned(),
     };
-    let link = Link::guest(LinkConfig::uart(), identity, entropy(), clock.now());
-    let line = Line::over(near.into()).expect("a line");
-    let uplink = Uplink::new(link, line, clock).expect("control channels");
+    let line = Line::over(near.into(), Transport::Uart).expect("a line");
+    let standby = |it| Standby::new(it, identity.clone(), entropy(), clock.now());
+    let pipes = Pipes::new(line, standby, clock.now());
+    let link = Link::guest(LinkConfig::uart(), identity.clone(), entropy(), clock.now());
+    let uplink = Uplink::new(link, pipes, clock).expect("control channels");
     (uplink, Peer::new(far, 7))
 }
 
 impl Peer {
     fn new(pipe: UnixStream, instance: u8) -> Self {
-        let greeter = Greeter::new(
-            &LinkConfig::uart_mux(),
-            [instance; 16],
-            entropy(),
-            wire::Instant::default(),
-        );
         Self {
             start: Instant::now(),
-            pipe,
-            greeter,
+            ends: vec![End::new(pipe, instance)],
+            current: None,
             instance,
             link: None,
             channels: BTreeMap::new(),
@@ -75,8 +99,28 @@ impl Peer {
     }
 
     /// Another multiplexer on the same pipe, which knows nothing of the one before.
-    pub(crate) fn restarted(self) -> Self {
-        Self::new(self.pipe, self.instance + 1)
+    pub(crate) fn restarted(mut self) -> Self {
+        Self::new(self.ends.swap_remove(0).pipe, self.instance + 1)
+    }
+
+    /// Another pipe to the guest.
+    pub(crate) fn plug(&mut self, pipe: UnixStream) {
+        self.ends.push(End::new(pipe, self.instance));
+    }
+
+    /// The pipe that the session is on goes away.
+    pub(crate) fn unplug(&mut self) {
+        self.ends.remove(self.current.take().expect("a session"));
+        self.link.as_mut().expect("a session").handle_disconnected();
+    }
+
+    pub(crate) fn pipes(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The kinds of pipes on which the guest has only made itself known.
+    pub(crate) fn resting(&self) -> Vec<Transport> {
+        self.ends.iter().filter_map(|end| end.resting).collect()
     }
 
     fn now(&self) -> wire::Instant {
@@ -89,42 +133,66 @@ impl Peer {
     pub(crate) fn turn(&mut self) {
         let now = self.now();
         let mut buffer = [0; 65536];
-        let len = match self.pipe.read(&mut buffer) {
-            Ok(len) => len,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) => panic!("{error}"),
-        };
-        let mut input = &buffer[..len];
-        if self.link.is_none() {
-            self.greet(now, &mut input);
+        for i in 0..self.ends.len() {
+            let len = match self.ends[i].pipe.read(&mut buffer) {
+                Ok(len) => len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                // A guest that closes a pipe with something unread in it.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+                Err(error) => panic!("{error}"),
+            };
+            let mut input = &buffer[..len];
+            if self.current != Some(i) {
+                self.greet(i, now, &mut input);
+            }
+            if self.current == Some(i)
+                && let Some(link) = &mut self.link
+            {
+                link.handle_bytes(now, input);
+            }
+        }
+        let Some(mut link) = self.link.take() else { return };
+        if link.poll_timeout().is_some_and(|due| due <= now) {
+            link.handle_timeout(now);
+        }
+        while let Some(event) = link.poll_event() {
+            self.take(&mut link, event);
         }
         let mut out = Vec::new();
-        if let Some(mut link) = self.link.take() {
-            link.handle_bytes(now, input);
-            if link.poll_timeout().is_some_and(|due| due <= now) {
-                link.handle_timeout(now);
-            }
-            while let Some(event) = link.poll_event() {
-                self.take(&mut link, event);
-            }
-            while link.poll_transmit(now, &mut out) {}
-            self.link = Some(link);
-        } else {
-            while self.greeter.poll_transmit(now, &mut out) {}
+        while self.current.is_some() && link.poll_transmit(now, &mut out) {}
+        if let Some(current) = self.current {
+            self.ends[current].send(&out);
         }
-        self.pipe.write_all(&out).expect("the pair holds a frame");
+        self.link = Some(link);
     }
 
-    fn greet(&mut self, now: wire::Instant, input: &mut &[u8]) {
-        while let Some(greeting) = self.greeter.handle_bytes(now, input) {
+    fn greet(&mut self, i: usize, now: wire::Instant, input: &mut &[u8]) {
+        let end = &mut self.ends[i];
+        let mut out = Vec::new();
+        while end.greeter.poll_transmit(now, &mut out) {}
+        end.send(&out);
+        while let Some(greeting) = end.greeter.handle_bytes(now, input) {
             match greeting {
                 Greeting::Asked(_) => {
-                    self.greeter
+                    end.greeter
                         .offer(now, &Psk::derive(b"key"), Protection::Plain)
                         .expect("an offer");
                 }
                 Greeting::Established(session) => {
-                    self.link = Some(Link::mux(LinkConfig::uart_mux(), *session, now));
+                    end.greeter = greeter(self.instance, true);
+                    let transport = session.peer().transport;
+                    end.resting = session.peer().resting.then_some(transport);
+                    if end.resting.is_none() {
+                        let config = LinkConfig::mux(transport);
+                        match &mut self.link {
+                            Some(link) => {
+                                link.tune(config);
+                                link.install(now, *session);
+                            }
+                            None => self.link = Some(Link::mux(config, *session, now)),
+                        }
+                        self.current = Some(i);
+                    }
                     return;
                 }
                 Greeting::Rejected(text) => panic!("{text}"),

@@ -47,8 +47,6 @@ pub struct OutputRelay {
     tty: bool,
     /// Payload bytes passed on.
     bytes: u64,
-    /// Bytes the empty channel holds.
-    capacity: usize,
     entry: Vec<u8>,
     stuck: bool,
     /// Nobody wants the output any more: it is read, so that the process goes on, and dropped.
@@ -57,9 +55,9 @@ pub struct OutputRelay {
 
 impl OutputRelay {
     /// Relays into a channel that was just opened.
-    pub fn new(channel: ChannelId, tty: bool, link: &Link) -> Self {
-        let (writer, entry, capacity) = (Writer::default(), Vec::new(), link.room(channel));
-        Self { channel, writer, tty, bytes: 0, capacity, entry, stuck: false, discarding: false }
+    pub fn new(channel: ChannelId, tty: bool) -> Self {
+        let (writer, entry) = (Writer::default(), Vec::new());
+        Self { channel, writer, tty, bytes: 0, entry, stuck: false, discarding: false }
     }
 
     /// The channel.
@@ -150,7 +148,8 @@ impl OutputRelay {
             return CHUNK;
         }
         let room = link.room(self.channel);
-        let waiting = self.capacity.saturating_sub(room);
+        // Not what is missing of the room: that changes with the kind of pipe.
+        let waiting = link.held(self.channel);
         let room = room.saturating_sub(Writer::OVERHEAD);
         if room < MIN_ROOM || (self.tty && waiting >= TERMINAL_BACKLOG) { 0 } else { room }
     }

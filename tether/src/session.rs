@@ -210,7 +210,7 @@ impl Session {
         } else {
             None
         };
-        let output = OutputRelay::new(output, tty, uplink.link());
+        let output = OutputRelay::new(output, tty);
         Ok(Streams { stdio, output, input: InputRelay::new(input) })
     }
 

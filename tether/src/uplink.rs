@@ -1,9 +1,9 @@
-//! The agent's end of the conversation with the multiplexer: the link over its line, and the control channels.
+//! The agent's end of the conversation with the multiplexer: the link over its pipes, and the control channels.
 //!
 //! Two control channels are open at all times, one each way. The one towards the guest is replaced when the
 //! multiplexer at the other end is a new one, which cannot know how far into a message its predecessor was.
 //!
-//! Bounds: one frame on its way to the line; replies not yet taken by the link up to `MAX_OUTBOX`, beyond
+//! Bounds: those of the pipes; replies not yet taken by the link up to `MAX_OUTBOX`, beyond
 //! which no further requests are read, so that a peer which asks without listening only stops itself.
 
 use std::io;
@@ -16,7 +16,8 @@ use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label};
 use wire::{ChannelId, Class, Direction, Event, Link, LinkError, Open};
 
 use crate::clock::Clock;
-use crate::line::Line;
+use crate::pipes::Pipes;
+use crate::uevent::Uevent;
 
 /// Bytes of messages to the multiplexer that wait for room in the link.
 const MAX_OUTBOX: usize = 64 * 1024;
@@ -24,14 +25,13 @@ const MAX_OUTBOX: usize = 64 * 1024;
 /// The most that is taken of the control channel in one turn.
 const READ: usize = 4096;
 
-/// The most reads of the line in one turn, so that a chattering peer starves nobody.
-const READS_PER_TURN: usize = 4;
-
 /// Why the conversation cannot go on.
 #[derive(Debug, Error)]
 pub enum UplinkError {
-    /// The line is broken for good.
-    #[error("serial port {port}: {0}; the machine cannot be reached any more", port = crate::line::PORT)]
+    /// Every pipe is broken for good.
+    #[error(
+        "no pipe to the multiplexer is left, the last one ended with: {0}; the machine cannot be reached any more"
+    )]
     Line(#[from] io::Error),
     /// The link refuses a channel.
     #[error("the link cannot carry another channel: {0}")]
@@ -55,13 +55,8 @@ pub enum News {
 #[derive(Debug)]
 pub struct Uplink {
     link: Link,
-    line: Line,
+    pipes: Pipes,
     clock: Clock,
-    /// The frame on its way, and how much of it the line has taken.
-    frame: Vec<u8>,
-    sent: usize,
-    /// Whether the line must become writable before anything more can go out.
-    blocked: bool,
     to_mux: ChannelId,
     to_guest: ChannelId,
     requests: message::Reader,
@@ -76,16 +71,13 @@ impl Uplink {
     /// # Errors
     ///
     /// When the link refuses them.
-    pub fn new(mut link: Link, line: Line, clock: Clock) -> Result<Self, UplinkError> {
+    pub fn new(mut link: Link, pipes: Pipes, clock: Clock) -> Result<Self, UplinkError> {
         let to_mux = link.open_channel(control(Direction::ToMux))?;
         let to_guest = link.open_channel(control(Direction::ToGuest))?;
         Ok(Self {
             link,
-            line,
+            pipes,
             clock,
-            frame: Vec::new(),
-            sent: 0,
-            blocked: false,
             to_mux,
             to_guest,
             requests: message::Reader::default(),
@@ -130,7 +122,7 @@ impl Uplink {
     ///
     /// [`UplinkError`].
     pub fn turn(&mut self, mut tell: impl FnMut(News)) -> Result<(), UplinkError> {
-        self.receive()?;
+        self.pipes.receive(&mut self.link, self.clock.now())?;
         let now = self.clock.now();
         if self.link.poll_timeout().is_some_and(|due| due <= now) {
             self.link.handle_timeout(now);
@@ -140,7 +132,8 @@ impl Uplink {
         }
         self.read_requests(&mut tell);
         self.flush();
-        self.transmit()
+        self.pipes.choose(&mut self.link, now);
+        Ok(self.pipes.transmit(&mut self.link, self.clock.now())?)
     }
 
     /// Waits for a reason to take another turn: bytes, room on the line, or a timer of the link.
@@ -153,28 +146,29 @@ impl Uplink {
     ///
     /// Nothing is taken or given.
     pub async fn wait(&self) -> io::Result<()> {
-        tokio::select! {
-            readable = self.line.readable() => readable,
-            writable = self.line.writable(), if self.blocked => writable,
-        }
+        self.pipes.wait().await
     }
 
-    /// When the next turn is due even if nothing happens. Never while the line is blocked: all that a timer
-    /// could cause is to send something.
+    /// When the next turn is due even if nothing happens.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.blocked {
-            return None;
-        }
-        self.link.poll_timeout().map(|moment| self.clock.to_runtime(moment))
+        let moment = self.pipes.deadline(self.link.poll_timeout());
+        moment.map(|moment| self.clock.to_runtime(moment))
     }
 
-    fn receive(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 4096];
-        for _ in 0..READS_PER_TURN {
-            let Some(len) = self.line.read(&mut buffer)? else { break };
-            self.link.handle_bytes(self.clock.now(), &buffer[..len]);
-        }
-        Ok(())
+    /// A device has been announced, or announcements were lost: it may be another pipe.
+    pub fn look(&mut self, event: Option<&Uevent>) {
+        self.pipes.look(event, self.clock.now());
+    }
+
+    /// The pipes, for a test to add to.
+    #[cfg(test)]
+    pub(crate) fn pipes(&mut self) -> &mut Pipes {
+        &mut self.pipes
+    }
+
+    /// The kind of pipe in use.
+    pub fn transport(&self) -> wire::Transport {
+        self.pipes.used()
     }
 
     fn take(&mut self, event: Event, tell: &mut impl FnMut(News)) -> Result<(), UplinkError> {
@@ -249,29 +243,6 @@ impl Uplink {
         if !self.outbox.is_empty() {
             let taken = self.link.write(self.to_mux, &self.outbox);
             self.outbox.drain(..taken);
-        }
-    }
-
-    /// Hands frames to the line as long as it takes them. The next frame is asked for only when the line has
-    /// room, so that what is most urgent then goes next.
-    fn transmit(&mut self) -> Result<(), UplinkError> {
-        loop {
-            self.blocked = true;
-            if self.sent == self.frame.len() {
-                if !self.line.has_room()? {
-                    return Ok(());
-                }
-                self.frame.clear();
-                self.sent = 0;
-                if !self.link.poll_transmit(self.clock.now(), &mut self.frame) {
-                    self.blocked = false;
-                    return Ok(());
-                }
-            }
-            match self.line.write(&self.frame[self.sent..])? {
-                Some(len) => self.sent += len,
-                None => return Ok(()),
-            }
         }
     }
 }

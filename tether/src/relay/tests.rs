@@ -22,7 +22,7 @@ fn input_label() -> label::Kind {
 
 fn open_output(uplink: &mut Uplink, tty: bool) -> OutputRelay {
     let channel = uplink.open(Direction::ToMux, Class::Log, output_label()).unwrap();
-    OutputRelay::new(channel, tty, uplink.link())
+    OutputRelay::new(channel, tty)
 }
 
 fn file(end: Option<OwnedFd>) -> std::fs::File {

@@ -1,0 +1,55 @@
+//! The first serial port: raw, exclusive, in small pieces.
+//!
+//! The kernel's tty queue holds 4 KiB, which is 68 ms of line; what sits there can no longer be overtaken by
+//! something more urgent. So the line is handed at most [`PIECE`] bytes each time the queue has run down to
+//! its wake-up mark (256 bytes, `WAKEUP_CHARS` in `drivers/tty/n_tty.c` and the serial core).
+
+use std::io;
+use std::os::fd::IntoRawFd;
+
+use nix::sys::termios::{ControlFlags, SetArg, tcgetattr, tcsetattr};
+use thiserror::Error;
+use wire::Transport;
+
+use super::Line;
+use crate::sys;
+
+/// The port that belongs to the multiplexer.
+pub const PORT: &str = "/dev/ttyS0";
+
+/// The most that is committed to the tty queue at once.
+pub const PIECE: usize = 512;
+
+/// Bits per second. QEMU ignores it for sending, but it sets the receive timeout of the FIFO (four character
+/// times), and VMware paces pipes by it.
+const BAUD: u32 = 115_200;
+
+/// Why there is no serial port.
+#[derive(Debug, Error)]
+pub enum LineError {
+    /// The port cannot be opened or configured.
+    #[error(
+        "serial port {PORT} cannot be used: {0}; the VM needs serial0 connected to the multiplexer"
+    )]
+    Port(#[from] tokio_serial::Error),
+    /// The port cannot be watched.
+    #[error(
+        "serial port {PORT} cannot be used: {0}; the VM needs serial0 connected to the multiplexer"
+    )]
+    Io(#[from] io::Error),
+}
+
+/// Opens and configures the port.
+///
+/// # Errors
+///
+/// [`LineError`].
+pub fn open() -> Result<Line, LineError> {
+    let port = tokio_serial::new(PORT, BAUD).exclusive(true).open_native()?;
+    let fd = sys::own(port.into_raw_fd());
+    let mut settings = tcgetattr(&fd).map_err(io::Error::from)?;
+    // Closing the port must not drop the modem lines: the other end would see a hang-up.
+    settings.control_flags.remove(ControlFlags::HUPCL | ControlFlags::CRTSCTS);
+    tcsetattr(&fd, SetArg::TCSANOW, &settings).map_err(io::Error::from)?;
+    Ok(Line::over(fd, Transport::Uart)?)
+}
