@@ -26,6 +26,10 @@ pub struct Report {
     /// The source that the config came from. Ours, at `guestinfo.vice..link.source`.
     #[serde(rename = ".link/source")]
     pub source: String,
+    /// What became of the config when it was read again last: how often it was, what was done, and what could
+    /// not be. Ours, at `guestinfo.vice..link.reload`.
+    #[serde(rename = ".link/reload", skip_serializing_if = "Option::is_none")]
+    pub reload: Option<String>,
 }
 
 /// What has become of a session.

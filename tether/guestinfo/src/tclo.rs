@@ -14,19 +14,24 @@
 //! | `Set_Option` otherwise | nothing |
 //! | `OS_Halt`, `OS_Reboot` | acknowledged; the agent is to stop in order, then power off or restart |
 //! | `OS_PowerOn`, `OS_Resume`, `OS_Suspend` | acknowledged |
+//! | `Vix_1_Relayed_Command` | a VCH's `reload` and `kill`, see the module `vix` |
 //!
 //! [`Toolbox`] is the state machine, without a clock or a channel. [`Conversation`] carries it over
 //! a channel and says how long to wait before the next visit: the backdoor has no event to wait
 //! for.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::backdoor::{BackdoorError, Channel, Port, Protocol};
 use crate::rpci::{Requests as _, RpciError};
 
 mod nicinfo;
+mod vix;
 
 pub use nicinfo::Nic;
+
+use vix::Programs;
 
 /// A change of the VM's power state. The number is the one that it is acknowledged with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,33 @@ pub enum PowerChange {
     Suspend = 5,
 }
 
+/// What the host wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// The VM's power changes.
+    Power(PowerChange),
+    /// The config is to be read again.
+    Reload,
+    /// The container's process, or its whole group, is to get a signal.
+    Signal {
+        /// Its name or number, as the host wrote it.
+        signal: String,
+        /// Whether the group is meant.
+        group: bool,
+    },
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Power(change) => write!(f, "{change:?}"),
+            Self::Reload => f.write_str("Reload"),
+            Self::Signal { signal, group: false } => write!(f, "signal {signal}"),
+            Self::Signal { signal, group: true } => write!(f, "signal {signal} to the group"),
+        }
+    }
+}
+
 /// What a request comes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
@@ -51,8 +83,8 @@ pub struct Answer {
     pub requests: Vec<Vec<u8>>,
     /// The reply.
     pub reply: Vec<u8>,
-    /// What happens to the VM, if that is what it was about.
-    pub power: Option<PowerChange>,
+    /// What is to be done, if that is what it was about.
+    pub order: Option<Order>,
 }
 
 /// What the guest's tools know between requests.
@@ -61,15 +93,21 @@ pub struct Toolbox {
     nics: Vec<Nic>,
     /// Whether the host wants to hear of addresses.
     reports_addresses: bool,
+    programs: Programs,
 }
 
 /// The tools version of those that are not VMware's own and not VMware's to upgrade.
 const UNMANAGED_VERSION: &[u8] = b"tools.set.version 2147483647";
 
 impl Toolbox {
-    /// A toolbox that knows of no addresses.
+    /// A toolbox that knows of no addresses, and of no user who may start anything.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A toolbox of the container with this id.
+    pub fn for_container(id: &str) -> Self {
+        Self { programs: Programs::of(id), ..Self::default() }
     }
 
     /// What the guest's interfaces have now. The requests to make for it, none if nothing changed
@@ -82,8 +120,8 @@ impl Toolbox {
         self.address_requests()
     }
 
-    /// Answers one request of the host.
-    pub fn handle(&mut self, request: &[u8]) -> Answer {
+    /// Answers one request of the host; `now` is in seconds since 1970.
+    pub fn handle(&mut self, request: &[u8], now: u64) -> Answer {
         let (name, arguments) = split_at_blank(request);
         let name = name.strip_suffix(b"\0").unwrap_or(name);
         match name {
@@ -102,6 +140,11 @@ impl Toolbox {
             b"OS_PowerOn" => power(PowerChange::PowerOn),
             b"OS_Resume" => power(PowerChange::Resume),
             b"OS_Suspend" => power(PowerChange::Suspend),
+            b"Vix_1_Relayed_Command" => {
+                let (result, order) = self.programs.handle(arguments, now);
+                let reply = [b"OK ", result.as_slice()].concat();
+                Answer { reply, order, ..Answer::default() }
+            }
             _ => Answer { reply: b"Unknown Command".to_vec(), ..Answer::default() },
         }
     }
@@ -141,7 +184,11 @@ fn ok(result: &str) -> Answer {
 
 fn power(change: PowerChange) -> Answer {
     let acknowledged = format!("tools.os.statechange.status 1 {}\0", change as u8);
-    Answer { requests: vec![acknowledged.into_bytes()], power: Some(change), ..ok("") }
+    Answer {
+        requests: vec![acknowledged.into_bytes()],
+        order: Some(Order::Power(change)),
+        ..ok("")
+    }
 }
 
 fn split_at_blank(text: &[u8]) -> (&[u8], &[u8]) {
@@ -154,8 +201,8 @@ fn split_at_blank(text: &[u8]) -> (&[u8], &[u8]) {
 /// What one visit to the host brought.
 #[derive(Debug)]
 pub struct Visit {
-    /// What happens to the VM. The host has had its reply.
-    pub power: Option<PowerChange>,
+    /// What the host wants done. It has had its reply.
+    pub order: Option<Order>,
     /// What went wrong; the conversation goes on regardless.
     pub faults: Vec<VisitFault>,
     /// How long to wait before the next visit.
@@ -198,15 +245,16 @@ impl<P: Port + Clone> Conversation<P> {
     }
 
     /// Visits the host once: hands over the last reply, takes and answers the next request.
-    pub fn visit(&mut self) -> Visit {
-        self.try_visit().unwrap_or_else(|error| {
+    /// `now` is in seconds since 1970.
+    pub fn visit(&mut self, now: u64) -> Visit {
+        self.try_visit(now).unwrap_or_else(|error| {
             self.channel = None;
             self.reply.clear();
-            Visit { power: None, faults: vec![error.into()], wait: AFTER_A_LOSS }
+            Visit { order: None, faults: vec![error.into()], wait: AFTER_A_LOSS }
         })
     }
 
-    fn try_visit(&mut self) -> Result<Visit, BackdoorError> {
+    fn try_visit(&mut self, now: u64) -> Result<Visit, BackdoorError> {
         let channel = match &mut self.channel {
             Some(channel) => channel,
             none => none.insert(Channel::open(self.port.clone(), Protocol::Tclo)?),
@@ -214,19 +262,19 @@ impl<P: Port + Clone> Conversation<P> {
         channel.send(&std::mem::take(&mut self.reply))?;
         let Some(request) = channel.receive()? else {
             self.n_idle = self.n_idle.saturating_add(1);
-            return Ok(Visit { power: None, faults: Vec::new(), wait: idle_wait(self.n_idle) });
+            return Ok(Visit { order: None, faults: Vec::new(), wait: idle_wait(self.n_idle) });
         };
         self.n_idle = 0;
-        let Answer { requests, reply, power } = self.toolbox.handle(&request);
+        let Answer { requests, reply, order } = self.toolbox.handle(&request, now);
         let faults = self.make(&requests);
         self.reply = reply;
-        if power.is_some()
+        if order.is_some()
             && let Some(channel) = &mut self.channel
         {
             // There may be no next visit.
             channel.send(&std::mem::take(&mut self.reply))?;
         }
-        Ok(Visit { power, faults, wait: Duration::ZERO })
+        Ok(Visit { order, faults, wait: Duration::ZERO })
     }
 
     fn make(&mut self, requests: &[Vec<u8>]) -> Vec<VisitFault> {

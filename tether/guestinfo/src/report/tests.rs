@@ -29,6 +29,7 @@ fn report() -> Report {
         networks: [("bridge".into(), endpoint)].into(),
         agent_version: "0.1.0".into(),
         source: "a test".into(),
+        reload: Some("once".into()),
     }
 }
 
@@ -59,6 +60,7 @@ fn every_answer_goes_to_its_writable_key() {
             "guestinfo.vice..networks|bridge.network.assigned.dns|0 = AAAAAAAAAAAAAP//rBAAAQ==",
             "guestinfo.vice..link.version = 0.1.0",
             "guestinfo.vice..link.source = a test",
+            "guestinfo.vice..link.reload = once",
         ]
     );
 }

@@ -25,6 +25,8 @@ pub struct Changes<'a> {
     pub mounts: Vec<(&'a str, &'a MountSpec)>,
     /// Whether how much is to be logged has changed.
     pub diagnostics: bool,
+    /// Whether how output travels has changed, in what a running link can follow: all but its protection.
+    pub link: bool,
     /// What has changed but is fixed once a container runs, each by its key: to be told to the
     /// operator.
     pub fixed: Vec<String>,
@@ -33,13 +35,17 @@ pub struct Changes<'a> {
 impl Spec {
     /// What this spec asks for beyond `older`.
     pub fn changes_from<'a>(&'a self, older: &Self) -> Changes<'a> {
-        let mut changes =
-            Changes { diagnostics: self.diagnostics != older.diagnostics, ..Changes::default() };
+        let protected = self.link.protection == older.link.protection;
+        let mut changes = Changes {
+            diagnostics: self.diagnostics != older.diagnostics,
+            link: protected && self.link != older.link,
+            ..Changes::default()
+        };
         let scalars = [
             ("common/id", self.id != older.id),
             ("hostname", self.hostname != older.hostname || self.domainname != older.domainname),
             ("key", self.key != older.key),
-            ("link", self.link != older.link),
+            ("link/protection", !protected),
             ("container", self.container != older.container),
         ];
         changes.fixed.extend(
@@ -110,6 +116,7 @@ impl<'a> Changes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Protection;
 
     fn spec() -> Spec {
         Spec::from_pairs([
@@ -136,6 +143,7 @@ mod tests {
         newer.networks.insert("second".into(), NetworkSpec::default());
         newer.mounts.insert("w".into(), MountSpec::default());
         newer.diagnostics.debug = 3;
+        newer.link.linger += 1;
         newer.sessions.get_mut("ID").unwrap().run_block = false;
         newer.execs.get_mut("E1").unwrap().active = false;
         let older = spec();
@@ -148,7 +156,8 @@ mod tests {
         assert_eq!(ids(&changes.released), ["ID"]);
         assert_eq!(changes.networks.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["second"]);
         assert_eq!(changes.mounts.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["w"]);
-        assert!(changes.diagnostics && changes.sessions.is_empty() && changes.fixed.is_empty());
+        assert!(changes.diagnostics && changes.link);
+        assert!(changes.sessions.is_empty() && changes.fixed.is_empty());
         assert_eq!(ids(&older.changes_from(&newer).execs), ["E1"], "active again");
     }
 
@@ -162,7 +171,7 @@ mod tests {
     fn what_cannot_change_any_more_is_told() {
         let mut newer = spec();
         newer.hostname = "other".into();
-        newer.link.linger += 1;
+        newer.link.protection = Protection::Plain;
         newer.sessions.get_mut("ID").unwrap().cmd.path = "/other".into();
         newer.networks.get_mut("bridge").unwrap().is_static = true;
         newer.mounts.get_mut("v").unwrap().dest = "/other".into();
@@ -170,7 +179,7 @@ mod tests {
         let changes = newer.changes_from(&older);
         assert_eq!(
             changes.fixed,
-            ["hostname", "link", "sessions|ID", "networks|bridge", "mounts|v"]
+            ["hostname", "link/protection", "sessions|ID", "networks|bridge", "mounts|v"]
         );
         assert!(
             changes.sessions.is_empty() && changes.networks.is_empty() && changes.mounts.is_empty()

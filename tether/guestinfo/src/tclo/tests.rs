@@ -10,7 +10,7 @@ fn nics() -> Vec<Nic> {
 
 #[track_caller]
 fn check(toolbox: &mut Toolbox, request: &str, reply: &str, requests: &[&str]) {
-    let answer = toolbox.handle(request.as_bytes());
+    let answer = toolbox.handle(request.as_bytes(), 0);
     assert_eq!(String::from_utf8_lossy(&answer.reply), reply, "{request}");
     let made: Vec<_> =
         answer.requests.iter().map(|made| String::from_utf8_lossy(made).into_owned()).collect();
@@ -48,9 +48,9 @@ fn power_changes_are_acknowledged_by_number_and_passed_on() {
     ] {
         let acknowledged = format!("tools.os.statechange.status 1 {number}\0");
         check(&mut Toolbox::new(), request, "OK ", &[&acknowledged]);
-        assert_eq!(Toolbox::new().handle(request.as_bytes()).power, Some(change));
+        assert_eq!(Toolbox::new().handle(request.as_bytes(), 0).order, Some(Order::Power(change)));
     }
-    assert_eq!(Toolbox::new().handle(b"ping").power, None);
+    assert_eq!(Toolbox::new().handle(b"ping", 0).order, None);
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn vmwares_own_daemon_answers_the_emulated_host() {
     daemon.arg("--plugin-path").arg(no_plugins.path());
     let ended = tracer::run_until(&mut host, &mut daemon, true, has_said_all);
     let ours: Vec<_> =
-        SAID.iter().map(|said| Toolbox::new().handle(said.as_bytes()).reply).collect();
+        SAID.iter().map(|said| Toolbox::new().handle(said.as_bytes(), 0).reply).collect();
     let ours: Vec<_> = ours.iter().map(|reply| String::from_utf8_lossy(reply)).collect();
     assert_eq!(replies(&host), ours, "{ended:?}");
     let heard =

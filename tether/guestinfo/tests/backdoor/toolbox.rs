@@ -1,7 +1,7 @@
 //! The toolbox in conversation with the emulated host, directly and by the real instructions.
 
 use guestinfo::backdoor::{Port, Protocol, Step};
-use guestinfo::tclo::{Conversation, Nic, PowerChange, Toolbox};
+use guestinfo::tclo::{Conversation, Nic, Order, PowerChange, Toolbox};
 use guestinfo::{IpNet, sys::Backdoor};
 use nix::sys::wait::WaitStatus;
 
@@ -27,9 +27,9 @@ fn toolbox() -> Toolbox {
 fn talk(port: impl Port + Clone) -> PowerChange {
     let mut conversation = Conversation::new(port, toolbox());
     for _ in 0..100 {
-        let visit = conversation.visit();
+        let visit = conversation.visit(0);
         assert!(visit.faults.is_empty(), "{visit:?}");
-        if let Some(change) = visit.power {
+        if let Some(Order::Power(change)) = visit.order {
             return change;
         }
     }
@@ -88,14 +88,14 @@ fn as_the_guest() {
 fn a_lost_channel_is_opened_anew() {
     let shared = Shared::default();
     let mut conversation = Conversation::new(shared.clone(), toolbox());
-    assert_eq!(conversation.visit().wait.as_millis(), 10);
-    assert_eq!(conversation.visit().wait.as_millis(), 20);
+    assert_eq!(conversation.visit(0).wait.as_millis(), 10);
+    assert_eq!(conversation.visit(0).wait.as_millis(), 20);
     shared.0.borrow_mut().refusals = Some((Step::SendSize, 1));
-    let visit = conversation.visit();
+    let visit = conversation.visit(0);
     assert_eq!((visit.faults.len(), visit.wait.as_secs()), (1, 5), "{visit:?}");
     shared.0.borrow_mut().said.push_back(b"ping".to_vec());
-    assert!(conversation.visit().faults.is_empty());
-    conversation.visit();
+    assert!(conversation.visit(0).faults.is_empty());
+    conversation.visit(0);
     assert_eq!(shared.0.borrow().heard.last(), Some(&(Protocol::Tclo, b"OK ".to_vec())));
 }
 
@@ -104,6 +104,6 @@ fn what_the_host_refuses_is_told_and_the_talk_goes_on() {
     let shared = Shared::default();
     *shared.0.borrow_mut() = Hypervisor { reply: Some(Some(b"0 no".to_vec())), ..host() };
     let mut conversation = Conversation::new(shared, toolbox());
-    let faults: usize = (0..10).map(|_| conversation.visit().faults.len()).sum();
+    let faults: usize = (0..10).map(|_| conversation.visit(0).faults.len()).sum();
     assert_eq!(faults, 5, "one for each request that was made");
 }
