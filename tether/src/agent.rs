@@ -22,6 +22,7 @@ use crate::boot::hardware::Hardware;
 use crate::cgroup::{self, Cgroup};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::host::{Host, HostEvent};
 use crate::line::uart::{self, LineError};
 use crate::pipes::Pipes;
 use crate::process::failure::{FailureRecord, GENERAL};
@@ -29,7 +30,12 @@ use crate::rootfs::{EtcFiles, Rootfs};
 use crate::session::{MAX_LINGER, RequestError, Session};
 use crate::uevent::{Announcement, UeventSocket};
 use crate::uplink::{News, Uplink, UplinkError};
-use crate::{identity, reap, sys};
+use crate::{console, identity, reap, sys};
+
+mod orders;
+mod reload;
+
+pub use orders::Ending;
 
 /// How long a machine that is asked to stop goes on offering what the multiplexer has not taken.
 const STOP_LINGER: Duration = Duration::from_secs(2);
@@ -71,6 +77,10 @@ enum Event {
     Children,
     /// The machine is asked to stop.
     Stop,
+    /// The config is to be read again.
+    Reload,
+    /// Something of the machine around the container.
+    Host(HostEvent),
     /// The kernel announces a device.
     Device(Announcement),
     /// The kernel's announcements have ended for good.
@@ -82,6 +92,7 @@ enum Event {
 struct Signals {
     children: Signal,
     stop: [Signal; 3],
+    reload: Signal,
 }
 
 /// The agent.
@@ -95,22 +106,26 @@ struct Agent {
     /// When to power off although the multiplexer has not taken everything; set when the session is over.
     linger_until: Option<Instant>,
     stopping: bool,
+    host: Host,
+    ending: Ending,
+    n_reloads: u64,
     /// Whether the next turn has something to do even if nothing happens.
     busy: bool,
 }
 
 /// Runs the machine from its pseudo file systems to the end of its session. Returns when it is time to power
-/// off.
+/// off, or to start again.
 ///
 /// # Errors
 ///
 /// [`AgentError`]: why there was nothing to run, or no way to go on.
-pub async fn run(switches: &Switches) -> Result<(), AgentError> {
+pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
     let kernel = |step| move |error| AgentError::Kernel { step, error };
     let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
     let mut hardware = Hardware::begin();
     let config = Config::find(&mut hardware, &uevents).await?;
+    console::set_debug(config.spec.diagnostics.debug);
     let complaint = config.complaint();
     if complaint.is_none() {
         hardware.start_disks();
@@ -124,7 +139,7 @@ pub async fn run(switches: &Switches) -> Result<(), AgentError> {
     loop {
         agent.turn()?;
         if agent.is_done() {
-            return Ok(());
+            return Ok(agent.ending);
         }
         let event = agent.next(&mut signals).await?;
         agent.handle(event)?;
@@ -136,7 +151,8 @@ impl Signals {
         let stop =
             [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::from_raw(libc::SIGPWR)];
         let [term, int, pwr] = stop.map(signal);
-        Ok(Self { children: signal(SignalKind::child())?, stop: [term?, int?, pwr?] })
+        let reload = signal(SignalKind::hangup())?;
+        Ok(Self { children: signal(SignalKind::child())?, stop: [term?, int?, pwr?], reload })
     }
 
     async fn next(&mut self) -> Event {
@@ -146,6 +162,7 @@ impl Signals {
             _ = term.recv() => Event::Stop,
             _ = int.recv() => Event::Stop,
             _ = pwr.recv() => Event::Stop,
+            _ = self.reload.recv() => Event::Reload,
         }
     }
 }
@@ -157,6 +174,9 @@ impl Agent {
             uevents: Some(uevents),
             uplink: uplink(&config.spec)?,
             session: Session::new(&config),
+            host: Host::new(&config.spec),
+            ending: Ending::default(),
+            n_reloads: 0,
             spec: config.spec,
             linger_until: None,
             stopping: false,
@@ -194,6 +214,7 @@ impl Agent {
             moved = self.uplink.wait() => moved.map(|()| Event::Progress).map_err(|e| UplinkError::from(e).into()),
             () = self.session.wait() => Ok(Event::Progress),
             event = signals.next() => Ok(event),
+            event = self.host.next() => Ok(Event::Host(event)),
             outcome = self.session.outcome() => Ok(Event::Outcome(outcome)),
             announcement = announcement => Ok(announcement.map_or_else(Event::NoMoreDevices, Event::Device)),
             () = timer => Ok(Event::Progress),
@@ -209,6 +230,11 @@ impl Agent {
                 }
             }
             Event::Stop => self.stop(),
+            Event::Reload => {
+                // The report says how it went.
+                let _told = self.reload();
+            }
+            Event::Host(event) => self.host_event(event),
             Event::Outcome(failure) => {
                 self.session.started(failure, &mut self.uplink);
                 self.hardware.process_runs(!self.spec.mounts.is_empty());
@@ -219,8 +245,14 @@ impl Agent {
                     Announcement::Overrun => None,
                 });
                 let disk = match announcement {
-                    Announcement::Event(event) => self.hardware.announce(&event),
-                    Announcement::Overrun => self.hardware.look(),
+                    Announcement::Event(event) => {
+                        self.host.announce(&event);
+                        self.hardware.announce(&event)
+                    }
+                    Announcement::Overrun => {
+                        self.host.look_for_buttons();
+                        self.hardware.look()
+                    }
                 };
                 if let Some(disk) = disk {
                     self.start(&disk)?;
@@ -238,6 +270,7 @@ impl Agent {
     /// other way round, so this goes on until neither has news, or for [`ROUNDS`]: then there is more to do
     /// at once.
     fn turn(&mut self) -> Result<(), AgentError> {
+        self.look_around();
         self.session.tick();
         if let Some(text) = self.hardware.due()
             && self.session.is_waiting()
@@ -271,6 +304,7 @@ impl Agent {
             self.uplink.deadline(),
             self.session.deadline(),
             self.hardware.deadline(),
+            self.host.deadline(),
             self.linger_until,
         ]
         .into_iter()
@@ -321,6 +355,7 @@ impl Agent {
                 self.stop();
                 String::new()
             }
+            Some(mux::Body::Reload(_)) => self.reload().err().unwrap_or_default(),
             Some(_) | None => "this agent does not know the request; a newer one may".to_owned(),
         };
         self.uplink.say(guest::Body::Reply(guest::Reply {

@@ -10,13 +10,15 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
-use tracing::{Event, Level, Subscriber};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
 /// Where the log goes, in order of preference: the second serial port; the kernel's own log.
@@ -26,16 +28,55 @@ const PORTS: [&str; 2] = ["/dev/ttyS1", "/dev/kmsg"];
 /// 0.4 s at 115,200 baud.
 const PATIENCE: u16 = 500;
 
+/// The level that the kernel command line asks for; a config can only ask for more.
+static SWITCHED: AtomicU8 = AtomicU8::new(0);
+
+/// The level that is logged, [`rank`]ed.
+static LOGGED: AtomicU8 = AtomicU8::new(0);
+
 /// Starts logging at `level` and more urgent.
 pub fn start(level: Level) {
+    SWITCHED.store(rank(level), Ordering::Relaxed);
+    LOGGED.store(rank(level), Ordering::Relaxed);
     let Some(port) = open() else { return };
     let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_max_level(Level::TRACE)
         .event_format(KernelStyle)
         .with_writer(Mutex::new(port))
-        .finish();
+        .finish()
+        .with(Threshold);
     // Fails only when called twice.
     let _already = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Logs as much as a config's `diagnostics/debug` asks for: from 1 on, the agent's own steps.
+pub fn set_debug(level: i64) {
+    let asked = if level > 0 { rank(Level::DEBUG) } else { 0 };
+    LOGGED.store(asked.max(SWITCHED.load(Ordering::Relaxed)), Ordering::Relaxed);
+}
+
+fn rank(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 0,
+        Level::WARN => 1,
+        Level::INFO => 2,
+        Level::DEBUG => 3,
+        Level::TRACE => 4,
+    }
+}
+
+/// Lets events through up to the level that is logged at the moment.
+struct Threshold;
+
+impl<S: Subscriber> Layer<S> for Threshold {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        // Asked each time, as the answer may change.
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        rank(*metadata.level()) <= LOGGED.load(Ordering::Relaxed)
+    }
 }
 
 fn open() -> Option<Port> {

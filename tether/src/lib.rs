@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod console;
 pub mod environment;
+pub mod host;
 pub mod identity;
 pub mod ladder;
 pub mod line;
@@ -71,8 +72,12 @@ pub fn run() -> ! {
         Ok(runtime) => runtime.block_on(agent::run(&switches)),
         Err(error) => Err(agent::AgentError::Kernel { step: "make an event loop", error }),
     };
-    if let Err(error) = outcome {
-        error!("{error}");
+    match outcome {
+        Ok(agent::Ending::PowerOff) => power::off(),
+        Ok(agent::Ending::Restart) => power::restart(),
+        Err(error) => {
+            error!("{error}");
+            power::off()
+        }
     }
-    power::off()
 }

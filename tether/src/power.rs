@@ -22,12 +22,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ends all processes, writes everything to disk and powers off.
 pub fn off() -> ! {
+    end_all();
+    info!("power off");
+    cut()
+}
+
+/// Ends all processes, writes everything to disk and starts the machine again.
+pub fn restart() -> ! {
+    end_all();
+    info!("restart");
+    let refused = reboot(RebootMode::RB_AUTOBOOT);
+    error!("restart refused: {refused:?}");
+    cut()
+}
+
+fn end_all() {
     // Every process but this one. Those of a container die with its PID 1 at the latest.
     let _none_left = sys::kill(Pid::from_raw(-1), libc::SIGKILL);
     wait_for_all();
     release_disk();
-    info!("power off");
-    cut()
 }
 
 /// Collects children until none is left, or until [`PATIENCE`] is over: a process that hangs in the kernel on

@@ -4,12 +4,15 @@
 //! message; the hypervisor, whose requests take a pair each, gets those that differ. What differs is found when
 //! [`Reporter::publish`] is called: changes made between two calls go out together.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use guestinfo::rpci::{RpciSink, RpciSource};
 use guestinfo::sink::Sink;
 use guestinfo::source::Source as _;
-use guestinfo::{EncodeError, ExitLog, Header, Report, SessionReport, Started, Timestamp};
+use guestinfo::{
+    EncodeError, EndpointReport, ExitLog, Header, Report, SessionReport, Started, Timestamp,
+};
 use prost::Message as _;
 use tracing::{debug, error, info};
 use wire::message::{MAX_MESSAGE, guest};
@@ -19,6 +22,12 @@ use crate::uplink::Uplink;
 
 /// Room in a message for what is around the report.
 const ENVELOPE: usize = 64;
+
+/// The last ends of a process that are told of, each with its time, status and reason.
+const MAX_EXIT_LOGS: usize = 8;
+
+/// The longest text about a reload, bytes.
+const MAX_RELOAD_WORDS: usize = 8 * 1024;
 
 /// Keeps the report and those who read it together.
 pub struct Reporter {
@@ -72,6 +81,16 @@ impl Reporter {
         self.report.sessions.entry(self.session.clone()).or_default()
     }
 
+    /// What the config's networks have got.
+    pub fn endpoints(&mut self, networks: BTreeMap<String, EndpointReport>) {
+        self.report.networks = networks;
+    }
+
+    /// What became of the config when it was read again.
+    pub fn reloaded(&mut self, words: String) {
+        self.report.reload = Some(shortened(words));
+    }
+
     /// The process runs, since `time_us` (microseconds since 1970).
     pub fn started(&mut self, time_us: u64) {
         let session = self.change();
@@ -97,7 +116,20 @@ impl Reporter {
         if let Some(time) = Timestamp::from_unix(seconds(time_us), nanoseconds) {
             let (exit_status, message) = (code, message.to_owned());
             session.exit_logs.push(ExitLog { time, exit_status, message });
+            // One that is restarted for ever must not make the report longer and longer.
+            let n_surplus = session.exit_logs.len().saturating_sub(MAX_EXIT_LOGS);
+            session.exit_logs.drain(..n_surplus);
         }
+    }
+
+    /// The process is started again after its end.
+    pub fn restarted(&mut self) {
+        self.change().resurrections += 1;
+    }
+
+    /// Nobody is waited for any more before the process is started.
+    pub fn released(&mut self) {
+        self.change().run_block = Some(false);
     }
 
     /// Tells what has changed, if anything has. Before a message that others wait for, so that they find the
@@ -137,6 +169,11 @@ fn tell(pairs: Vec<(String, String)>, uplink: &mut Uplink) {
         );
     }
     uplink.say(guest::Body::Report(report));
+}
+
+fn shortened(mut words: String) -> String {
+    words.truncate(words.floor_char_boundary(MAX_RELOAD_WORDS));
+    words
 }
 
 fn unsayable(error: &EncodeError) {

@@ -159,6 +159,16 @@ impl Session {
         &self.launch.hostname
     }
 
+    /// The report on it.
+    pub fn reporter(&mut self) -> &mut Reporter {
+        &mut self.reporter
+    }
+
+    /// How long the multiplexer may from now on leave output untaken after the process's end, seconds.
+    pub fn set_linger(&mut self, seconds: u64) {
+        self.linger = Duration::from_secs(seconds.min(MAX_LINGER));
+    }
+
     /// Whether the session has not been started yet.
     pub fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting)
@@ -372,6 +382,20 @@ impl Session {
             // ESRCH cannot be: nobody but the agent collects it, and then the phase is another.
             Phase::Running { pid, .. } => sys::kill(*pid, number).map_err(|_| RequestError::Ended),
             Phase::Draining(_) | Phase::Over => Err(RequestError::Ended),
+        }
+    }
+
+    /// Sends a signal to the process and all in its group, which it leads.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn signal_group(&mut self, number: i32) -> Result<(), RequestError> {
+        match &self.phase {
+            Phase::Running { pid, .. } if signal::is_valid(number) => {
+                sys::kill(Pid::from_raw(-pid.as_raw()), number).map_err(|_| RequestError::Ended)
+            }
+            _ => self.signal(number),
         }
     }
 

@@ -36,6 +36,9 @@ pub enum Body {
     /// Tell everything that is known of it.
     #[prost(message, tag = "11")]
     Inspect(Container),
+    /// Have its agent read its config again.
+    #[prost(message, tag = "30")]
+    Reload(Container),
 }
 
 /// Nothing to say.

@@ -39,7 +39,7 @@ pub struct MuxMessage {
     #[prost(uint64, tag = "1")]
     pub request: u64,
     /// What is asked; absent: something newer than this build.
-    #[prost(oneof = "mux::Body", tags = "2, 3, 4, 50, 51, 52, 53, 54, 55, 56, 57, 58")]
+    #[prost(oneof = "mux::Body", tags = "2, 3, 4, 30, 50, 51, 52, 53, 54, 55, 56, 57, 58")]
     pub body: Option<mux::Body>,
 }
 

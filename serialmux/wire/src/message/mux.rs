@@ -14,6 +14,9 @@ pub enum Body {
     /// Stop everything in order and power off.
     #[prost(message, tag = "4")]
     Shutdown(Shutdown),
+    /// Read the config again.
+    #[prost(message, tag = "30")]
+    Reload(Reload),
     /// List the container's processes.
     #[prost(message, tag = "50")]
     Top(inside::Top),
@@ -67,6 +70,10 @@ pub struct Resize {
     #[prost(uint32, tag = "3")]
     pub columns: u32,
 }
+
+/// Read the config again. The reply says whether it is a good one, the report what was done.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Reload {}
 
 /// Stop everything in order and power off.
 #[derive(Clone, PartialEq, prost::Message)]

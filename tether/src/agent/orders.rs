@@ -1,0 +1,72 @@
+//! What an operator of the hypervisor orders, and what the agent does about it.
+
+use guestinfo::tclo::{Order, PowerChange};
+use tracing::{info, warn};
+
+use super::Agent;
+use crate::host::HostEvent;
+use crate::signal;
+
+/// What happens to the machine when the agent is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// It is powered off.
+    #[default]
+    PowerOff,
+    /// It starts again.
+    Restart,
+}
+
+impl Agent {
+    pub(super) fn host_event(&mut self, event: HostEvent) {
+        match event {
+            HostEvent::Order(order) => self.obey(order),
+            HostEvent::Progress => {}
+        }
+    }
+
+    /// Does what is due around the machine, and reports its addresses if they have changed.
+    pub(super) fn look_around(&mut self) {
+        let (order, changed) = self.host.turn();
+        if changed {
+            let resolv_conf = self.etc().resolv_conf.unwrap_or_default();
+            let endpoints = self.host.endpoints(&self.spec, &resolv_conf);
+            self.session.reporter().endpoints(endpoints);
+        }
+        if let Some(order) = order {
+            self.obey(order);
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Power(PowerChange::Halt) => {
+                info!("the operator shuts the machine down");
+                self.stop();
+            }
+            Order::Power(PowerChange::Reboot) => {
+                info!("the operator restarts the machine");
+                self.ending = Ending::Restart;
+                self.stop();
+            }
+            Order::Power(change) => info!("the host says: {change:?}"),
+            Order::Reload => {
+                // The report says how it went.
+                let _told = self.reload();
+            }
+            Order::Signal { signal, group } => self.send(&signal, group),
+        }
+    }
+
+    fn send(&mut self, name: &str, group: bool) {
+        let Some(number) = signal::number(name) else {
+            return warn!("the host asks for signal {name:?}, which does not exist");
+        };
+        let sent =
+            if group { self.session.signal_group(number) } else { self.session.signal(number) };
+        match sent {
+            Ok(()) => info!("signal {number} sent for the host"),
+            Err(error) => warn!("signal {number} for the host: {error}"),
+        }
+    }
+}

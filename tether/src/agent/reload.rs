@@ -1,0 +1,143 @@
+//! Reading the config again while the container runs.
+//!
+//! A config with faults changes nothing. Of a good one, what a running container can follow is done; the rest is
+//! told: in the log, in the report, and to whoever asked. What is told once is not told again by the next
+//! reload, which is compared with this one's config.
+
+use std::fmt;
+
+use guestinfo::Spec;
+use guestinfo::spec::Changes;
+use tracing::{info, warn};
+
+use super::Agent;
+use crate::config::Config;
+use crate::console;
+
+/// What became of the changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    done: Vec<String>,
+    left: Vec<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.done.as_slice(), self.left.as_slice()) {
+            ([], []) => f.write_str("nothing has changed"),
+            (done, []) => write!(f, "done: {}", done.join("; ")),
+            ([], left) => write!(f, "not done: {}", left.join("; ")),
+            (done, left) => write!(f, "done: {}; not done: {}", done.join("; "), left.join("; ")),
+        }
+    }
+}
+
+impl Agent {
+    /// Reads the config again and follows its changes; why not, if that could not be done. What was done is in
+    /// the report.
+    pub(super) fn reload(&mut self) -> Result<(), String> {
+        info!("the config is read again");
+        let read = Config::find_again().map_err(|nowhere| nowhere.to_string());
+        let read = read.and_then(|config| match config.complaint() {
+            None => Ok(config),
+            Some(complaint) => Err(format!("nothing was changed: {complaint}")),
+        });
+        self.n_reloads += 1;
+        let (words, result) = match read {
+            Ok(config) => (self.follow(config.spec).to_string(), Ok(())),
+            Err(why) => (why.clone(), Err(why)),
+        };
+        match &result {
+            Ok(()) => info!("reload {}: {words}", self.n_reloads),
+            Err(_) => warn!("reload {}: {words}", self.n_reloads),
+        }
+        let reporter = self.session.reporter();
+        reporter.reloaded(format!("{}: {words}", self.n_reloads));
+        reporter.publish(&mut self.uplink);
+        result
+    }
+
+    fn follow(&mut self, newer: Spec) -> Outcome {
+        let changes = newer.changes_from(&self.spec);
+        let mut outcome = untouched(&changes);
+        for session in &changes.ended {
+            if session.id == self.session.id() {
+                self.session.stop(&mut self.uplink);
+                outcome.done.push(format!("session {} is being stopped", session.id));
+            } else {
+                outcome.left.push(format!("session {} is not there to be stopped", session.id));
+            }
+        }
+        for session in changes.sessions.iter().chain(&changes.execs) {
+            outcome.left.push(format!("session {} is started with the next boot", session.id));
+        }
+        for session in &changes.released {
+            outcome.left.push(format!("session {} waits for nobody", session.id));
+        }
+        if changes.diagnostics {
+            console::set_debug(newer.diagnostics.debug);
+            outcome.done.push(format!("debug level {}", newer.diagnostics.debug));
+        }
+        if newer.link.linger != self.spec.link.linger {
+            self.session.set_linger(newer.link.linger);
+            outcome.done.push(format!("linger {} s", newer.link.linger));
+        }
+        if newer.link.mode != self.spec.link.mode {
+            outcome.left.push("link/mode: from the next boot".to_owned());
+        }
+        // What is fixed stays as it is in effect.
+        let (id, key) = (self.spec.id.clone(), self.spec.key.clone());
+        let protection = self.spec.link.protection;
+        self.spec = newer;
+        (self.spec.id, self.spec.key, self.spec.link.protection) = (id, key, protection);
+        outcome
+    }
+}
+
+/// What no running container can follow.
+fn untouched(changes: &Changes<'_>) -> Outcome {
+    let networks =
+        changes.networks.iter().map(|(name, _)| format!("network {name}: from the next boot"));
+    let mounts =
+        changes.mounts.iter().map(|(name, _)| format!("volume {name}: from the next boot"));
+    let fixed = changes.fixed.iter().map(|key| format!("{key}: fixed while the container runs"));
+    Outcome { done: Vec::new(), left: networks.chain(mounts).chain(fixed).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_a_reload_is_one_line() {
+        let words = |done: &[&str], left: &[&str]| {
+            let [done, left] = [done, left].map(|it| it.iter().map(ToString::to_string).collect());
+            Outcome { done, left }.to_string()
+        };
+        assert_eq!(words(&[], &[]), "nothing has changed");
+        assert_eq!(words(&["a", "b"], &[]), "done: a; b");
+        assert_eq!(words(&[], &["c"]), "not done: c");
+        assert_eq!(words(&["a"], &["c", "d"]), "done: a; not done: c; d");
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_named() {
+        let spec = |keys: &[(&str, &str)]| {
+            let id = ("guestinfo.vice./common/id", "x");
+            Spec::from_pairs(keys.iter().copied().chain([id])).expect("a spec")
+        };
+        let older = spec(&[("guestinfo.vice./hostname", "a")]);
+        let newer = spec(&[
+            ("guestinfo.vice./hostname", "b"),
+            ("guestinfo.vice./networks", "n"),
+            ("guestinfo.vice./mounts", "v"),
+        ]);
+        let left = untouched(&newer.changes_from(&older)).left;
+        let expected = [
+            "network n: from the next boot",
+            "volume v: from the next boot",
+            "hostname: fixed while the container runs",
+        ];
+        assert_eq!(left, expected);
+    }
+}
