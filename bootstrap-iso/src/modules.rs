@@ -38,8 +38,8 @@ const REQUIRED: &[&str] = &[
     "overlay",
 ];
 
-/// What a containerVM makes use of when the kernel has it: other emulated hardware, and
-/// the faster pipes beside serial0.
+/// What a containerVM makes use of when the kernel has it: other emulated hardware, the faster
+/// pipes beside serial0, and the power button.
 const OPTIONAL: &[&str] = &[
     "ahci",
     "e1000",
@@ -49,6 +49,8 @@ const OPTIONAL: &[&str] = &[
     "vsock",
     "vmw_vsock_vmci_transport",
     "vmw_vsock_virtio_transport",
+    "button",
+    "evdev",
 ];
 
 /// Deepest chain of dependencies followed; the longest in Linux 6.x has nine links.

@@ -157,6 +157,22 @@ impl Client {
         self.tell(request::Body::Resize(resize)).await
     }
 
+    /// Has a container's agent read its config again; what it did about it, in its words.
+    ///
+    /// # Errors
+    /// [`ClientError`]; a config with faults is refused.
+    pub async fn reload(&self, container: String) -> Result<String, ClientError> {
+        self.tell(request::Body::Reload(request::Container { container: container.clone() }))
+            .await?;
+        let known: serde_json::Value =
+            serde_json::from_str(&self.inspect(container).await?).map_err(|_| ClientError::Odd)?;
+        // Of either generation of keys.
+        let report = known["report"].as_object();
+        let told = report.and_then(|it| it.iter().find(|(key, _)| key.ends_with(".link.reload")));
+        let words = told.and_then(|(_, words)| words.as_str()).ok_or(ClientError::Odd)?;
+        Ok(words.split_once(": ").map_or(words, |(_count, words)| words).to_owned())
+    }
+
     /// Reports a container's VM as gone.
     ///
     /// # Errors

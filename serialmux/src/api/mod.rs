@@ -23,7 +23,7 @@ pub const MAX_MESSAGE: usize = 1024 * 1024;
 #[derive(Clone, PartialEq, Message)]
 pub struct Request {
     /// What is asked.
-    #[prost(oneof = "request::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "request::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30")]
     pub body: Option<request::Body>,
 }
 

@@ -92,6 +92,14 @@ enum Command {
         /// Character columns
         columns: u16,
     },
+    /// Have containers' agents read their configs again, and print what they do about it
+    ///
+    /// A config with faults changes nothing. What a running container cannot follow is told.
+    Reload {
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -152,6 +160,16 @@ impl Cli {
             Command::Resize { container, rows, columns } => {
                 client.resize(container, rows.into(), columns.into()).await?;
                 Ok(ExitCode::SUCCESS)
+            }
+            Command::Reload { containers } => {
+                crate::cli::each("serialmux", containers, |name| {
+                    let client = &client;
+                    async move {
+                        println!("{}", client.reload(name).await?);
+                        Ok(())
+                    }
+                })
+                .await
             }
             Command::Completions { shell } => {
                 crate::cli::reference(Self::command(), Some(shell))?;

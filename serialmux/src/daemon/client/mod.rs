@@ -123,6 +123,11 @@ async fn perform(
             ask(&handle, resize_request(&handle, rows, columns)).await?;
             send(sender, done).await
         }
+        Body::Reload(request::Container { container }) => {
+            let handle = registry.find(&container)?;
+            ask(&handle, mux::Body::Reload(mux::Reload {})).await?;
+            send(sender, done).await
+        }
         Body::Gone(request::Gone { container, text }) => {
             registry.find(&container)?.gone(text).await;
             send(sender, done).await
