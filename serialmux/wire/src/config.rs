@@ -9,6 +9,13 @@ pub const PROTOCOLS: (u32, u32) = (1, 1);
 /// [`Standby`](crate::Standby)).
 pub const RESTING: u64 = 1 << 8;
 
+/// Feature bit of a hello: receivers tell what they have by DIGEST records and the mux which channel
+/// ids by USED, so that an end whose memory went back in time is found out.
+pub const REWIND: u64 = 1;
+
+/// All features this build has.
+pub const FEATURES: u64 = REWIND | RESTING;
+
 /// Kinds of pipe, in the order in which a guest prefers them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
@@ -76,6 +83,8 @@ pub struct LinkConfig {
     pub ack_delay: Duration,
     /// Silence after which a mux asks whether the guest is still there.
     pub keepalive: Duration,
+    /// Features to offer and to agree to, as bits. Without one, a link is as one of an older build.
+    pub features: u64,
 }
 
 impl LinkConfig {
@@ -85,6 +94,7 @@ impl LinkConfig {
     /// - frames: 5 × (`max_packet` + 1 KiB);
     /// - notes on what is on the way: 32 × (`window` + `max_packet` + 1 KiB), as a record of four
     ///   bytes can take a note of a hundred;
+    /// - what the last packets were, to know them again: 2 KiB;
     /// - ids of channels gone, reset or to be told: 64 × `max_channels`;
     /// - per channel: 1 KiB, and the larger of a sender's 2 × `send_buffer` and a receiver's
     ///   `receive_window` + 4,096 scattered pieces × 64 bytes.
@@ -93,7 +103,7 @@ impl LinkConfig {
         let window = usize::try_from(self.receive_window).unwrap_or(usize::MAX);
         let receiver = window.saturating_add(crate::recv::MAX_AHEAD * 64);
         let channel = receiver.max(2 * self.send_buffer).saturating_add(1024);
-        let fixed = 5 * packet + 32 * (self.window + packet) + 64 * self.max_channels;
+        let fixed = 2048 + 5 * packet + 32 * (self.window + packet) + 64 * self.max_channels;
         fixed.saturating_add(channels.saturating_mul(channel))
     }
 
@@ -128,6 +138,7 @@ impl LinkConfig {
             max_channels: 1024,
             ack_delay: Duration::from_millis(10),
             keepalive: Duration::from_secs(30),
+            features: FEATURES,
         }
     }
 

@@ -7,7 +7,7 @@
 //! A greeter owns no channel and keeps nothing of what it reads but one partial frame, so a
 //! stranger on the port costs a few kilobytes.
 
-use crate::config::{LinkConfig, PROTOCOLS, RESTING, Transport};
+use crate::config::{LinkConfig, PROTOCOLS, Transport};
 use crate::frame::{Deframer, Frame, encode};
 use crate::handshake::{self, Entropy, GuestHello, HandshakeError, MuxHello, Offer, Protection};
 use crate::packet::{Header, Kind, clear, clear_body};
@@ -57,7 +57,7 @@ impl Greeter {
         let hello = MuxHello {
             proto_min: PROTOCOLS.0,
             proto_max: PROTOCOLS.1,
-            features: RESTING,
+            features: config.features,
             instance: instance.to_vec(),
             max_packet: u32::try_from(config.max_packet).unwrap_or(u32::MAX),
             nonce: 0,
@@ -141,8 +141,10 @@ impl Greeter {
             let id = handshake::id(&hello.boot_id)?;
             let GuestHello { proto, features, agent, transport, resting, .. } = hello;
             let transport = Transport::of(transport);
+            // Nothing that was not offered, whatever the guest says.
+            let features = features & self.hello.features;
             let peer = Peer { id, proto, features, agent, max_packet, transport, resting };
-            Ok(Session::new(keys, tag, peer))
+            Ok(Session::new(keys, tag, peer, offer.digest))
         });
         session.ok().map(|session| Greeting::Established(Box::new(session)))
     }

@@ -13,6 +13,7 @@
 //! ends were told to run in the clear exchanges the same payloads unsealed; the protection is part
 //! of the prologue and of the HELLO, and is never negotiated.
 
+use crate::digest::Digest;
 use crate::packet::{self, Header, Kind};
 use crate::psk::Psk;
 use crate::session::Keys;
@@ -129,6 +130,8 @@ pub(crate) struct Offer {
     noise: Option<Box<snow::HandshakeState>>,
     /// The hello's payload, where nothing seals it.
     payload: Vec<u8>,
+    /// Of nothing, under the key.
+    pub(crate) digest: Digest,
     /// The HELLO packet; repeated as it is.
     pub(crate) packet: Vec<u8>,
 }
@@ -154,7 +157,7 @@ impl Offer {
         let mut body = vec![protection as u8];
         body.extend(message);
         let packet = packet::clear(Header { kind: Kind::Hello, tag, number: 0 }, &body);
-        Ok(Self { noise, payload, packet })
+        Ok(Self { noise, payload, digest: psk.digest(), packet })
     }
 
     /// Reads the body of a HELLO-REPLY. The offer can be answered only once.

@@ -13,6 +13,7 @@
 //! | [`handshake`], [`greeter`] | keys for a session, from a key both ends hold |
 //! | [`record`] | what is inside a packet |
 //! | [`link`] | **the** state machine: sessions, acknowledgements, resumption, priorities; a guest's further pipes |
+//! | [`digest`] | what a stream was so far, so that a guest put back in time is found out |
 //! | [`channel`], `send`, `recv` | one stream: bytes kept until durable, credit, order |
 //! | [`message`], [`chunk`] | what channels carry: control messages, output entries |
 //!
@@ -26,6 +27,7 @@
 pub mod channel;
 pub mod chunk;
 pub mod config;
+pub mod digest;
 pub mod frame;
 pub mod greeter;
 pub mod handshake;
@@ -45,6 +47,7 @@ pub mod varint;
 
 pub use channel::{ChannelId, Class, Direction};
 pub use config::{LinkConfig, Transport};
+pub use digest::Digest;
 pub use greeter::{Greeter, Greeting};
 pub use handshake::{Entropy, Protection};
 pub use link::{Event, GuestIdentity, Link, LinkError, Open, Standby};

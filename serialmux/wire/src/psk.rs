@@ -1,5 +1,6 @@
 //! The key of one containerVM, shared with its multiplexer out of band.
 
+use crate::digest;
 use blake2::{Blake2s256, Digest};
 use core::fmt;
 
@@ -29,6 +30,12 @@ impl Psk {
     pub fn id(&self) -> KeyId {
         let [a, b, c, d, e, f, g, h, ..] = hash(b"containerVM link: key id", &self.0);
         KeyId([a, b, c, d, e, f, g, h])
+    }
+
+    /// The digest of an empty stream under this key.
+    pub(crate) fn digest(&self) -> digest::Digest {
+        let [a, b, c, d, e, f, g, h, ..] = hash(b"containerVM link: digests", &self.0);
+        digest::Digest::new(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
     }
 
     /// The bytes for the handshake.

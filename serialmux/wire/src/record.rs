@@ -12,11 +12,14 @@
 //! | 07 | ROSTER | number of channels carried over | yes |
 //! | 08 | CLOSE | code, text length, text | no |
 //! | 10/11 | DATA (11: ends the stream) | channel, offset, length, bytes | yes |
+//! | 40 | DIGEST | length, channel, offset, 16 bytes | yes |
+//! | 41 | USED | length, lowest id never used | yes |
 //! | 40–7F | optional | length, skipped by who does not know it | yes |
 //!
 //! Numbers are [varints](crate::varint).
 
 use crate::channel::{ChannelId, Class, Direction};
+use crate::digest::STATE_LEN;
 use crate::varint;
 use thiserror::Error;
 
@@ -83,6 +86,22 @@ pub enum Record<'a> {
         /// Number of channels told by an OPEN that is not fresh, or by a RESET of code 4 instead.
         carried: u64,
     },
+    /// What the first bytes of a channel were, as its receiver has them: its sender compares. Only
+    /// where [`REWIND`](crate::config::REWIND) was agreed on.
+    Digest {
+        /// Which channel.
+        channel: ChannelId,
+        /// How many bytes.
+        offset: u64,
+        /// Their digest's state.
+        state: [u8; STATE_LEN],
+    },
+    /// The mux's word on channel ids: what it has seen of this boot. In each of its packets until one
+    /// is acknowledged, and only where [`REWIND`](crate::config::REWIND) was agreed on.
+    Used {
+        /// Ids below this one may have been used; what is not is free.
+        below: u64,
+    },
     /// The session ends.
     Close {
         /// Why, for machines.
@@ -124,6 +143,10 @@ pub enum ResetCode {
     /// The guest dropped a channel it carried over before the mux was known to have heard of it:
     /// counts in place of its OPEN.
     Carried = 4,
+    /// The two ends do not have the same channel: the memory of one went back in time.
+    RolledBack = 5,
+    /// Both of the last two.
+    CarriedRolledBack = 6,
 }
 
 /// Why bytes under a good seal are still not records: a defect of the peer. Class: close the session.
@@ -147,6 +170,8 @@ impl Record<'_> {
     }
 }
 
+const DIGEST: u8 = 0x40;
+const USED: u8 = 0x41;
 const OPEN_TO_GUEST: u8 = 1;
 const OPEN_FRESH: u8 = 2;
 
@@ -178,6 +203,18 @@ pub fn put(out: &mut Vec<u8>, record: &Record<'_>) {
         }
         Record::Reset { channel, code } => numbers(out, 0x06, &[channel.0.into(), *code]),
         Record::Roster { carried } => numbers(out, 0x07, &[*carried]),
+        Record::Digest { channel, offset, state } => {
+            let mut body = Vec::with_capacity(32);
+            varint::put(&mut body, channel.0.into());
+            varint::put(&mut body, *offset);
+            body.extend_from_slice(state);
+            put_optional(out, DIGEST, &body);
+        }
+        Record::Used { below } => {
+            let mut body = Vec::with_capacity(8);
+            varint::put(&mut body, *below);
+            put_optional(out, USED, &body);
+        }
         Record::Close { code, text } => {
             numbers(out, 0x08, &[*code, text.len() as u64]);
             out.extend_from_slice(text.as_bytes());
@@ -186,6 +223,12 @@ pub fn put(out: &mut Vec<u8>, record: &Record<'_>) {
             put_data(out, *channel, *offset, *fin, [bytes, &[]]);
         }
     }
+}
+
+fn put_optional(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
+    out.push(kind);
+    varint::put(out, body.len() as u64);
+    out.extend_from_slice(body);
 }
 
 /// Appends a DATA record whose bytes lie in two pieces.
@@ -240,6 +283,7 @@ impl<'a> Iterator for Records<'a> {
             self.rest = rest;
             let record = match kind {
                 0x00 => continue,
+                &(DIGEST | USED) => self.optional(*kind),
                 0x40..=0x7f => match self.skip(*kind) {
                     Ok(()) => continue,
                     Err(error) => Err(error),
@@ -331,6 +375,18 @@ impl<'a> Records<'a> {
         Ok(Record::Open { channel, direction, fresh, class, next, limit, label })
     }
 
+    // What a later version adds to its end is skipped.
+    fn optional(&mut self, kind: u8) -> Result<Record<'a>, RecordError> {
+        let mut body = Self { rest: self.bytes(kind, usize::MAX)? };
+        if kind == USED {
+            return Ok(Record::Used { below: body.number(kind)? });
+        }
+        let channel = body.channel(kind)?;
+        let offset = body.number(kind)?;
+        let state = body.rest.first_chunk().ok_or(RecordError::Short(kind))?;
+        Ok(Record::Digest { channel, offset, state: *state })
+    }
+
     fn skip(&mut self, kind: u8) -> Result<(), RecordError> {
         self.bytes(kind, usize::MAX).map(|_| ())
     }
@@ -391,13 +447,15 @@ mod tests {
         one(&Record::Release { channel, released: 2, limit: 9 });
         one(&Record::Reset { channel, code: 1 });
         one(&Record::Roster { carried: 2 });
+        one(&Record::Digest { channel, offset: 1 << 33, state: [7; STATE_LEN] });
+        one(&Record::Used { below: 70_001 });
         one(&Record::Close { code: 2, text });
         one(&Record::Data { channel, offset: 1 << 33, fin: true, bytes: b"tail" });
     }
 
     #[test]
     fn optional_records_are_skipped_and_unknown_ones_refused() {
-        let mut body = vec![0x41, 3, 9, 9, 9, 0x01];
+        let mut body = vec![0x51, 3, 9, 9, 9, 0x01];
         assert_eq!(Records::new(&body).collect::<Vec<_>>(), vec![Ok(Record::Ping)]);
         body.push(0x2f);
         assert_eq!(Records::new(&body).last(), Some(Err(RecordError::Unknown(0x2f))));

@@ -1,5 +1,6 @@
 //! The receiving half of a channel: bytes put in order, and the credit that bounds them.
 
+use crate::digest::Digest;
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::BTreeMap;
 
@@ -45,6 +46,10 @@ pub(crate) struct RecvHalf {
     released: u64,
     window: u64,
     advertised: u64,
+    /// Of everything that was read; `None` if that is not known.
+    digest: Option<Digest>,
+    /// How far the peer was told what is here.
+    told: u64,
 }
 
 impl RecvHalf {
@@ -58,7 +63,31 @@ impl RecvHalf {
             released: next,
             window,
             advertised: next + window,
+            digest: None,
+            told: next,
         }
+    }
+
+    /// Keeps a digest of the stream from its start on.
+    pub(crate) fn with_digest(self, blank: Digest) -> Self {
+        Self { digest: (self.next == 0).then_some(blank), ..self }
+    }
+
+    /// What is here in order, as far as it is known.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        let mut digest = self.digest?;
+        digest.update(&self.unread);
+        Some(digest)
+    }
+
+    /// As [`digest`](Self::digest), when much has come since it was last told. Marks it as told.
+    pub(crate) fn news(&mut self) -> Option<Digest> {
+        const OFTEN: u64 = 64 * 1024;
+        if self.next < self.told + OFTEN && self.fin != Some(self.next) {
+            return None;
+        }
+        self.told = self.next;
+        self.digest()
     }
 
     /// Offset of the next byte wanted (length + 1 once the end is there too).
@@ -193,13 +222,24 @@ impl RecvHalf {
 
     /// The owner takes the stream: everything below `offset` is here already (it survived a restart
     /// of the reader), and the sender may be `window` bytes ahead.
-    pub(crate) fn start_at(&mut self, offset: u64, window: u64) {
+    ///
+    /// `digest` is of what is here already, if the owner knows; else there is none if not all of it
+    /// came over this link.
+    pub(crate) fn start_at(&mut self, offset: u64, window: u64, digest: Option<Digest>) {
         self.window = window;
+        // The stream's end counts as one place more than its bytes.
+        let digest = digest.filter(|it| it.offset() == offset || it.offset() + 1 == offset);
         if offset <= self.next {
             let unread_from = self.next - self.unread.len() as u64;
             let known = usize::try_from(offset.saturating_sub(unread_from)).unwrap_or(0);
-            self.unread.advance(known.min(self.unread.len()));
+            let known = known.min(self.unread.len());
+            if let Some(own) = &mut self.digest {
+                own.update(self.unread.get(..known).unwrap_or_default());
+            }
+            self.digest = digest.or(self.digest);
+            self.unread.advance(known);
         } else {
+            self.digest = digest;
             self.unread.clear();
             self.next = self.fin.map_or(offset, |fin| offset.min(fin));
             self.ahead.retain(|start, held| start + held.len() as u64 > offset);
@@ -211,7 +251,11 @@ impl RecvHalf {
     /// Takes up to `max` bytes in order.
     pub(crate) fn read(&mut self, max: usize) -> Bytes {
         let n = max.min(self.unread.len());
-        self.unread.split_to(n).freeze()
+        let bytes = self.unread.split_to(n).freeze();
+        if let Some(digest) = &mut self.digest {
+            digest.update(&bytes);
+        }
+        bytes
     }
 
     /// The reader is done with everything below `offset`.
@@ -263,7 +307,7 @@ mod tests {
             let mut recv = RecvHalf::new(0, 200);
             recv.insert(0, &stream[..here], false).unwrap();
             recv.insert(70, &stream[70..], false).unwrap();
-            recv.start_at(durable as u64, 200);
+            recv.start_at(durable as u64, 200, None);
             assert_eq!(recv.released(), durable as u64);
             recv.insert(durable as u64, &stream[durable..], true).unwrap();
             assert_eq!(&recv.read(usize::MAX)[..], &stream[durable..], "{here} here");

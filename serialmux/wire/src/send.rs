@@ -6,6 +6,7 @@
 //!    '- everything below is released      '- never beyond `limit` (credit)
 //! ```
 
+use crate::digest::Digest;
 use crate::ranges::RangeSet;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -34,6 +35,8 @@ pub(crate) struct SendHalf {
     fin_released: bool,
     /// Whether the receiver has said, in this session, where to go on.
     accepted: bool,
+    /// Of everything below `base`; `None` if that is not known.
+    digest: Option<Digest>,
 }
 
 impl SendHalf {
@@ -51,7 +54,30 @@ impl SendHalf {
             fin_sent: false,
             fin_released: false,
             accepted,
+            digest: None,
         }
+    }
+
+    /// Keeps a digest of the stream from its start on.
+    pub(crate) fn with_digest(self, blank: Digest) -> Self {
+        Self { digest: (self.base == 0).then_some(blank), ..self }
+    }
+
+    /// The receiver tells what it has. Returns whether that is what was written; a sender that does not
+    /// know what came before it takes the receiver's word for it.
+    pub(crate) fn is_same(&mut self, theirs: &Digest) -> bool {
+        let Some(mut own) = self.digest else {
+            self.digest = Some(*theirs).filter(|theirs| theirs.offset() == self.base);
+            return true;
+        };
+        if theirs.offset() < self.base || theirs.offset() > self.end() {
+            // Whether that can be is for what comes with it to say.
+            return true;
+        }
+        let (a, b) = self.bytes(&(self.base..theirs.offset()));
+        own.update(a);
+        own.update(b);
+        own == *theirs
     }
 
     /// From now on it holds at most so many bytes; what it holds already stays.
@@ -145,6 +171,12 @@ impl SendHalf {
         self.limit = self.limit.max(limit);
         let top = self.end();
         let freed = usize::try_from(released.min(top).saturating_sub(self.base)).unwrap_or(0);
+        if let Some(mut digest) = self.digest {
+            let (a, b) = self.bytes(&(self.base..self.base + freed as u64));
+            digest.update(a);
+            digest.update(b);
+            self.digest = Some(digest);
+        }
         self.held.drain(..freed);
         self.base += freed as u64;
         self.next = self.next.max(self.base);
@@ -152,6 +184,11 @@ impl SendHalf {
         self.acked.remove(0..self.base);
         self.fin_released |= self.finished && released > top;
         freed
+    }
+
+    /// Whether so much was ever written.
+    pub(crate) fn may_release(&self, released: u64) -> bool {
+        released <= self.end() + u64::from(self.finished)
     }
 
     /// Whether there is anything to send now.

@@ -1,12 +1,16 @@
 //! One set of keys and its packet numbers: sealing, opening, and what arrived.
 
 use crate::config::Transport;
+use crate::digest::Digest;
 use crate::packet::{CRC_LEN, HEADER_LEN, Header, Kind, PacketError, SEAL_LEN, expand_number};
 use crate::ranges::RangeSet;
 use crate::record::Ack;
+use std::collections::VecDeque;
 
 /// Ranges of received numbers remembered; older ones count as received.
 const MAX_RANGES: usize = 32;
+/// Packets that are known again when they come once more: three kilobytes of a line, at the least.
+const MAX_MARKS: usize = 128;
 
 /// What protects packets.
 #[derive(Debug)]
@@ -67,6 +71,14 @@ pub struct Session {
     next_number: u64,
     arrived: Arrived,
     peer: Peer,
+    digest: Digest,
+}
+
+/// A packet that opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) number: u64,
+    mark: u32,
 }
 
 /// A packet that is not of this session or does not open. Class: drop, count, go on.
@@ -81,11 +93,30 @@ pub(crate) enum OpenError {
     /// The seal or checksum does not fit.
     #[error("packet number {0} does not open")]
     Damaged(u64),
+    /// A number that was used for another packet, or so long ago that no line repeats it: the sender's
+    /// memory went back in time, and its keys are not to be used any more.
+    #[error("packet number {0} was used before, for another packet")]
+    Rewound(u64),
 }
 
 impl Session {
-    pub(crate) fn new(keys: Keys, tag: u8, peer: Peer) -> Self {
-        Self { keys, tag, next_number: 0, arrived: Arrived::default(), peer }
+    pub(crate) fn new(keys: Keys, tag: u8, peer: Peer, digest: Digest) -> Self {
+        Self { keys, tag, next_number: 0, arrived: Arrived::default(), peer, digest }
+    }
+
+    /// Of nothing, under the key of this container.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Whether both ends have these features.
+    pub(crate) fn has(&self, features: u64) -> bool {
+        self.peer.features & features == features
+    }
+
+    /// Bytes it holds besides itself.
+    pub(crate) fn memory(&self) -> usize {
+        self.arrived.marks.len() * size_of::<(u64, u32)>()
     }
 
     /// Who is at the other end.
@@ -128,14 +159,11 @@ impl Session {
         header: Header,
         packet: &[u8],
         records: &mut Vec<u8>,
-    ) -> Result<u64, OpenError> {
+    ) -> Result<Opened, OpenError> {
         if header.kind != self.keys.kind() || header.tag != self.tag {
             return Err(OpenError::Stray);
         }
         let number = expand_number(header.number, self.arrived.next());
-        if self.arrived.contains(number) {
-            return Err(OpenError::Duplicate(number));
-        }
         let damaged = OpenError::Damaged(number);
         let body = packet.get(HEADER_LEN..).ok_or(damaged)?;
         match &self.keys {
@@ -150,7 +178,10 @@ impl Session {
                 records.extend_from_slice(body);
             }
         }
-        Ok(number)
+        // The last bytes of the seal or the checksum: different wherever anything else is.
+        let mark = packet.last_chunk().map_or(0, |mark| u32::from_le_bytes(*mark));
+        self.arrived.check(number, mark)?;
+        Ok(Opened { number, mark })
     }
 
     /// The newest ranges of what arrived, for the peer.
@@ -182,6 +213,8 @@ fn plain_body(handshake: u32, from_mux: bool, packet: &[u8]) -> Result<&[u8], Pa
 #[derive(Debug, Default)]
 pub(crate) struct Arrived {
     numbers: RangeSet,
+    /// The last of them, each with its mark.
+    marks: VecDeque<(u64, u32)>,
     /// Everything below counts as arrived.
     floor: u64,
     next: u64,
@@ -196,8 +229,24 @@ impl Arrived {
         number < self.floor || self.numbers.contains(number)
     }
 
+    // A line repeats what it has just carried, and no more than that.
+    fn check(&self, number: u64, mark: u32) -> Result<(), OpenError> {
+        if !self.contains(number) {
+            Ok(())
+        } else if self.marks.contains(&(number, mark)) {
+            Err(OpenError::Duplicate(number))
+        } else {
+            Err(OpenError::Rewound(number))
+        }
+    }
+
     /// Counts a packet as arrived; returns whether it came right after the one before.
-    pub(crate) fn insert(&mut self, number: u64) -> bool {
+    pub(crate) fn insert(&mut self, packet: Opened) -> bool {
+        let Opened { number, mark } = packet;
+        if self.marks.len() == MAX_MARKS {
+            self.marks.pop_front();
+        }
+        self.marks.push_back((number, mark));
         let in_order = number == self.next;
         self.next = self.next.max(number + 1);
         self.numbers.insert(number..number + 1);

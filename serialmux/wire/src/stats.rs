@@ -23,6 +23,9 @@ pub struct LinkStats {
     pub lost: u64,
     /// Times the peer was asked because nothing came back.
     pub probes: u64,
+    /// Signs that an end's memory went back in time: packet numbers used twice, channels that are not
+    /// the same at both ends.
+    pub rollbacks: u64,
     /// Sessions begun.
     pub sessions: u64,
 }

@@ -82,6 +82,9 @@ fn records_are_as_released() {
         ("release", Record::Release { channel, released: 200, limit: 70_000 }),
         ("reset", Record::Reset { channel, code: 2 }),
         ("roster", Record::Roster { carried: 3 }),
+        ("digest", Record::Digest { channel, offset: 1 << 33, state: [0xd5; 16] }),
+        ("used", Record::Used { below: 71 }),
+        ("reset-rolled-back", Record::Reset { channel, code: 5 }),
         ("close", Record::Close { code: 1, text: "why" }),
         ("data", Record::Data { channel, offset: 1 << 33, fin: false, bytes: b"bytes" }),
         ("data-end", Record::Data { channel, offset: 9, fin: true, bytes: b"" }),
@@ -199,16 +202,18 @@ fn counting(from: u8) -> Entropy {
 }
 
 // From the first beacon to the first bytes of a channel, with random bytes that are not.
-fn session(name: &str, protection: Protection) {
+fn session(name: &str, protection: Protection, features: u64) {
     let (at, psk) = (Instant::default(), Psk::derive(b"key material"));
     let identity =
         GuestIdentity { psk: psk.clone(), protection, boot_id: [2; 16], agent: "agent 1".into() };
-    let mut guest = Link::guest(LinkConfig::uart(), identity, counting(1), at);
+    let config = LinkConfig { features, ..LinkConfig::uart() };
+    let mut guest = Link::guest(config, identity, counting(1), at);
     let open = Open { direction: Direction::ToMux, class: Class::Log, label: b"label".to_vec() };
     let id = guest.open_channel(open).unwrap();
     guest.write(id, b"hello, mux");
     guest.finish(id);
-    let mut greeter = Greeter::new(&LinkConfig::uart_mux(), [1; 16], counting(100), at);
+    let config = LinkConfig { features, ..LinkConfig::uart_mux() };
+    let mut greeter = Greeter::new(&config, [1; 16], counting(100), at);
     let (mut up, mut down) = (Vec::new(), Vec::new());
     let step = |what: &str, line: &[u8]| check(&format!("{name}-{what}"), line);
     assert!(guest.poll_transmit(at, &mut up));
@@ -224,7 +229,7 @@ fn session(name: &str, protection: Protection) {
     let Some(Greeting::Established(session)) = greeter.handle_bytes(at, &mut &up[..]) else {
         panic!("the reply does not open");
     };
-    let mut mux = Link::mux(LinkConfig::uart_mux(), *session, at);
+    let mut mux = Link::mux(config, *session, at);
     down.clear();
     assert!(mux.poll_transmit(at, &mut down));
     step("4-first-of-mux", &down);
@@ -235,14 +240,30 @@ fn session(name: &str, protection: Protection) {
     mux.handle_bytes(at, &up);
     mux.accept(id, 0);
     assert_eq!(&mux.read(id, 99)[..], b"hello, mux");
+    if features == 0 {
+        return;
+    }
+    // The answer to the stream's end, with what it was.
+    mux.close(id);
+    down.clear();
+    while mux.poll_transmit(at, &mut down) {}
+    step("6-second-of-mux", &down);
+    guest.handle_bytes(at, &down);
+    assert!(std::iter::from_fn(|| guest.poll_event()).any(|it| it == wire::Event::Closed(id)));
+}
+
+#[test]
+fn a_session_of_all_features_begins_as_released() {
+    session("featured", Protection::Sealed, wire::config::FEATURES);
+    session("featured-plain", Protection::Plain, wire::config::FEATURES);
 }
 
 #[test]
 fn a_sealed_session_begins_as_released() {
-    session("sealed", Protection::Sealed);
+    session("sealed", Protection::Sealed, 0);
 }
 
 #[test]
 fn a_plain_session_begins_as_released() {
-    session("plain", Protection::Plain);
+    session("plain", Protection::Plain, 0);
 }

@@ -78,6 +78,7 @@ impl LinkView {
             strays,
             lost,
             probes,
+            rollbacks,
             sessions,
         } = self.stats;
         json!({
@@ -96,6 +97,7 @@ impl LinkView {
                 "strays": strays,
                 "lost": lost,
                 "probes": probes,
+                "rollbacks": rollbacks,
                 "sessions": sessions,
             },
         })

@@ -3,9 +3,12 @@
 use super::inflight::{Carried, Told};
 use super::{Channel, Event, FIRST_CREDIT, Half, Link, Owes};
 use crate::channel::{ChannelId, Class, Direction};
+use crate::config::REWIND;
+use crate::digest::STATE_LEN;
 use crate::record::{Ack, Record, RecordError, Records, ResetCode};
 use crate::recv::{RecvError, RecvHalf};
 use crate::send::SendHalf;
+use crate::session::Opened;
 use crate::time::{Duration, Instant};
 use bytes::Bytes;
 
@@ -16,7 +19,7 @@ enum Breach {
     Record(#[from] RecordError),
     #[error("channel {}: {}", .0.0, .1)]
     Stream(ChannelId, RecvError),
-    #[error("acknowledgement of a packet never sent")]
+    #[error("acknowledgement of a packet that was never sent, or that this end has forgotten")]
     Ack,
     #[error("channel {} is used the wrong way round", .0.0)]
     Direction(ChannelId),
@@ -33,23 +36,25 @@ struct Asks {
 
 impl Link {
     /// Puts a packet that opened into effect.
-    pub(super) fn apply(&mut self, now: Instant, number: u64, body: &[u8]) {
+    pub(super) fn apply(&mut self, now: Instant, packet: Opened, body: &[u8]) {
         let Some(live) = &mut self.live else { return };
         live.heard_at = now;
         self.beacon_at = None;
         if let Some(responder) = &mut self.responder {
             responder.settled();
         }
-        let in_order = live.session.arrived().insert(number);
+        let in_order = live.session.arrived().insert(packet);
         let mut asks = Asks::default();
         for record in Records::new(body) {
             let done = record.map_err(Breach::from).and_then(|record| {
                 asks.eliciting |= record.is_ack_eliciting();
                 self.record(now, &record, &mut asks)
             });
-            if let Err(breach) = done {
-                self.breach(now, &breach);
-                return;
+            match done {
+                Ok(()) => {}
+                // As after a snapshot of this end was restored.
+                Err(Breach::Ack) => return self.rewound(now, &Breach::Ack.to_string()),
+                Err(breach) => return self.breach(now, &breach),
             }
         }
         if asks.eliciting {
@@ -106,15 +111,11 @@ impl Link {
                 self.released(channel, released, limit)?;
             }
             Record::Reset { channel, code } => {
-                if code == ResetCode::Carried as u64 {
-                    self.told_of(channel);
-                }
-                if let Some(closing) = self.channels.get(&channel).map(|channel| channel.closing) {
-                    self.forget(channel);
-                    self.reset_by_peer(channel, closing);
-                }
+                self.reset_received(channel, code);
                 self.check_roster();
             }
+            Record::Digest { channel, offset, state } => self.told(channel, offset, state)?,
+            Record::Used { below } => self.ids_used(below),
             Record::Roster { carried } => {
                 self.roster = Some(carried);
                 self.check_roster();
@@ -149,10 +150,15 @@ impl Link {
         if self.responder.is_some() {
             return;
         }
+        self.used = self.used.max(id.0.saturating_add(1));
         let Some(channel) = self.channels.get_mut(&id) else {
             self.opened_new(id, direction, class, next, limit, label);
             return;
         };
+        if (channel.direction, channel.class, &channel.label[..]) != (direction, class, label) {
+            self.rolled_back(id);
+            return;
+        }
         if channel.known {
             return;
         }
@@ -172,8 +178,7 @@ impl Link {
         if possible {
             self.settle_sender(id, 1);
         } else {
-            self.reset(id, ResetCode::Abandoned);
-            self.events.push_back(Event::RolledBack(id));
+            self.rolled_back(id);
         }
     }
 
@@ -186,19 +191,21 @@ impl Link {
         limit: u64,
         label: &[u8],
     ) {
-        let code = if self.gone.contains(id.0.into()) {
-            Some(ResetCode::Unknown)
-        } else {
-            (self.channels.len() >= self.config.max_channels).then_some(ResetCode::Refused)
-        };
+        if self.gone.contains(id.0.into()) {
+            self.opened_again(id, direction);
+            return;
+        }
+        let code =
+            { (self.channels.len() >= self.config.max_channels).then_some(ResetCode::Refused) };
         if let Some(code) = code {
             self.owe_reset(id, code);
             return;
         }
         let half = match direction {
-            Direction::ToMux => Half::Recv(RecvHalf::new(0, FIRST_CREDIT)),
+            Direction::ToMux => Half::Recv(RecvHalf::new(0, FIRST_CREDIT).with_digest(self.blank)),
             Direction::ToGuest => {
-                Half::Send(SendHalf::new(next, self.config.send_buffer, limit, true))
+                let send = SendHalf::new(next, self.config.send_buffer, limit, true);
+                Half::Send(send.with_digest(self.blank))
             }
         };
         let label = Bytes::copy_from_slice(label);
@@ -209,6 +216,18 @@ impl Link {
         }
         let base = next;
         self.events.push_back(Event::Opened { channel: id, direction, class, base, label });
+    }
+
+    // A guest that sent everything and knows that it arrived does not speak of the channel any more,
+    // unless it has forgotten. One that received everything may still have to say so: to that one the
+    // answer means nothing.
+    fn opened_again(&mut self, id: ChannelId, direction: Direction) {
+        let forgot = self.has(REWIND) && !self.resets.contains_key(&id);
+        match direction {
+            Direction::ToMux if forgot => self.rolled_back(id),
+            Direction::ToGuest if forgot => self.owe_reset(id, ResetCode::RolledBack),
+            _ => self.owe_reset(id, ResetCode::Unknown),
+        }
     }
 
     // All channels the guest carried over have been told: what it did not tell is gone there.
@@ -224,6 +243,43 @@ impl Link {
         for (id, closing) in missing {
             self.forget(id);
             self.reset_by_peer(id, closing);
+        }
+    }
+
+    fn reset_received(&mut self, id: ChannelId, code: u64) {
+        const BOTH: u64 = ResetCode::CarriedRolledBack as u64;
+        if code == ResetCode::Carried as u64 || code == BOTH {
+            self.told_of(id);
+        }
+        let Some(closing) = self.channels.get(&id).map(|channel| channel.closing) else { return };
+        self.forget(id);
+        let ended = closing && self.responder.is_some();
+        if (code == ResetCode::RolledBack as u64 || code == BOTH) && !ended {
+            self.stats.rollbacks += 1;
+            self.events.push_back(Event::RolledBack(id));
+        } else {
+            self.reset_by_peer(id, closing);
+        }
+    }
+
+    // ---- what went back in time ----
+
+    fn told(&mut self, id: ChannelId, offset: u64, state: [u8; STATE_LEN]) -> Result<(), Breach> {
+        let theirs = self.blank.resumed(offset, state);
+        let Some(send) = self.sender(id)? else { return Ok(()) };
+        if !send.is_same(&theirs) {
+            self.rolled_back(id);
+        }
+        Ok(())
+    }
+
+    // The mux has seen ids that this memory knows nothing of.
+    fn ids_used(&mut self, below: u64) {
+        const MOST: u32 = u32::MAX / 2;
+        let below = u32::try_from(below).unwrap_or(MOST).min(MOST);
+        if self.responder.is_some() && below > self.next_id {
+            self.stats.rollbacks += 1;
+            self.next_id = below;
         }
     }
 
@@ -258,14 +314,17 @@ impl Link {
             let freed = send.base() - before;
             self.settle_sender(id, freed);
         } else {
-            self.reset(id, ResetCode::Abandoned);
-            self.events.push_back(Event::RolledBack(id));
+            self.rolled_back(id);
         }
         Ok(())
     }
 
     fn released(&mut self, id: ChannelId, released: u64, limit: u64) -> Result<(), Breach> {
         let Some(send) = self.sender(id)? else { return Ok(()) };
+        if !send.may_release(released) {
+            self.rolled_back(id);
+            return Ok(());
+        }
         let freed = send.release(released, limit) as u64;
         self.settle_sender(id, freed);
         Ok(())
@@ -351,6 +410,11 @@ impl Link {
             Carried::Reset(id) => {
                 self.resets.remove(&id);
             }
+            Carried::Used => {
+                if let Some(live) = &mut self.live {
+                    live.owes_used = false;
+                }
+            }
             Carried::Accept(_) | Carried::Roster => {}
         }
     }
@@ -371,6 +435,8 @@ impl Link {
                     live.owes_roster = true;
                 }
             }
+            // Goes with every packet until one arrives.
+            Carried::Used => {}
             Carried::Reset(id) => {
                 if let Some((_, due)) = self.resets.get_mut(&id) {
                     *due = true;

@@ -3,7 +3,8 @@
 use super::inflight::Carried;
 use super::{Channel, Half, Link};
 use crate::channel::{ChannelId, Direction};
-use crate::config::LinkConfig;
+use crate::config::{LinkConfig, REWIND};
+use crate::digest::Digest;
 use crate::frame;
 use crate::record::{self, Record, data_overhead};
 use crate::time::Instant;
@@ -11,8 +12,10 @@ use std::time::Duration;
 
 /// Less payload than this is not worth a DATA record in a packet that has other records.
 const WORTHWHILE: usize = 32;
-/// What an OPEN needs besides its label, at most, with the ACCEPT or RELEASE that may follow it.
-const OPEN_OVERHEAD: usize = 64;
+/// What an OPEN needs besides its label, at most, with the ACCEPT or RELEASE and DIGEST that may follow.
+const OPEN_OVERHEAD: usize = 96;
+/// What a USED needs, at most.
+const USED_LEN: usize = 2 + 8;
 /// Smallest packet the rate can cut to.
 const MIN_PACKET: usize = 256;
 
@@ -46,12 +49,15 @@ impl Link {
         // Room for the acknowledgement is set aside first: a packet beyond the limit is not one.
         let ack = self.owed_ack(now);
         let limit = limit.saturating_sub(ack.as_ref().map_or(0, |(ack, _)| ack.len()));
+        let used = self.live.as_ref().is_some_and(|live| live.owes_used);
+        let limit = limit.saturating_sub(if used { USED_LEN } else { 0 });
         let limit = limit.max(MIN_PACKET / 2);
         let mut eliciting = self.put_ping(&mut records);
         if may_elicit {
             self.put_owed(limit, &mut records, &mut carried);
             self.put_data(limit, &mut records, &mut carried);
         }
+        self.put_used(&mut records, &mut carried);
         eliciting |= !carried.is_empty();
         if let (Some((ack, due)), Some(live)) = (ack, &mut self.live)
             && (due || !records.is_empty())
@@ -107,6 +113,15 @@ impl Link {
         due
     }
 
+    // A guest's memory may be older than ids it has used, and it must know before it uses any: this
+    // goes with whatever is sent until one of them has arrived.
+    fn put_used(&self, records: &mut Vec<u8>, carried: &mut Vec<Carried>) {
+        if !records.is_empty() && self.live.as_ref().is_some_and(|live| live.owes_used) {
+            record::put(records, &Record::Used { below: self.used.into() });
+            carried.push(Carried::Used);
+        }
+    }
+
     // What is to be acknowledged, and whether that is due; if not, it goes along with anything else.
     fn owed_ack(&self, now: Instant) -> Option<(Vec<u8>, bool)> {
         let live = self.live.as_ref().filter(|live| live.unacked > 0)?;
@@ -119,6 +134,7 @@ impl Link {
 
     fn put_owed(&mut self, limit: usize, records: &mut Vec<u8>, carried: &mut Vec<Carried>) {
         const LONGEST: usize = record::MAX_LABEL + OPEN_OVERHEAD;
+        let digests = self.has(REWIND);
         if let Some(live) = &mut self.live
             && core::mem::take(&mut live.owes_roster)
         {
@@ -139,13 +155,14 @@ impl Link {
             }
             self.dirty.remove(&id);
             if let Some(channel) = self.channels.get_mut(&id) {
-                put_channel(id, channel, records, carried);
+                put_channel(id, channel, digests, records, carried);
             }
         }
     }
 
     fn put_data(&mut self, limit: usize, records: &mut Vec<u8>, carried: &mut Vec<Carried>) {
         let start = records.len();
+        let digests = self.has(REWIND);
         while let Some((class, id)) = self.schedule.next() {
             let Some(channel) = self.channels.get_mut(&id) else { continue };
             let Half::Send(send) = &channel.half else { continue };
@@ -160,7 +177,7 @@ impl Link {
             channel.scheduled = false;
             if opens {
                 channel.owes.open = true;
-                put_channel(id, channel, records, carried);
+                put_channel(id, channel, digests, records, carried);
             }
             let space = limit.saturating_sub(records.len()).saturating_sub(overhead);
             let before = records.len();
@@ -199,11 +216,12 @@ impl Link {
 fn put_channel(
     id: ChannelId,
     channel: &mut Channel,
+    digests: bool,
     records: &mut Vec<u8>,
     carried: &mut Vec<Carried>,
 ) {
     let owes = core::mem::take(&mut channel.owes);
-    let Channel { direction, class, label, half, in_roster, .. } = channel;
+    let Channel { direction, class, label, half, in_roster, closing, .. } = channel;
     if owes.open {
         let (next, limit) = match half {
             Half::Send(send) => (send.base(), send.end()),
@@ -215,6 +233,19 @@ fn put_channel(
         carried.push(Carried::Open(id));
     }
     let Half::Recv(recv) = half else { return };
+    // Before the ACCEPT and the RELEASE, after which the sender may no longer have the bytes.
+    let tell = |digest: Option<Digest>, records: &mut Vec<u8>| {
+        if let Some(digest) = digest.filter(|digest| digests && digest.offset() > 0) {
+            let (offset, state) = (digest.offset(), digest.state());
+            record::put(records, &Record::Digest { channel: id, offset, state });
+        }
+    };
+    if (owes.open && *in_roster) || owes.accept {
+        tell(recv.digest(), records);
+    } else if owes.release {
+        let news = if *closing { recv.digest() } else { recv.news() };
+        tell(news, records);
+    }
     if owes.accept {
         let (next, released) = (recv.next(), recv.released());
         let limit = recv.advertise();

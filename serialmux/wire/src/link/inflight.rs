@@ -18,6 +18,7 @@ pub(super) enum Carried {
     Release(ChannelId, u64),
     Reset(ChannelId),
     Roster,
+    Used,
     Data(ChannelId, Stretch),
 }
 

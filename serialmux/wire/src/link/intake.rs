@@ -1,10 +1,11 @@
 //! What happens to a link from outside: pipes, bytes, timers, and sessions that begin and end.
 
 use super::{Event, Link, Live, MAX_BACKOFF};
+use crate::config::REWIND;
 use crate::frame::{Deframer, Frame};
 use crate::packet::{HEADER_LEN, Header, Kind, SEAL_LEN, clear_body};
 use crate::record::ResetCode;
-use crate::session::{OpenError, Session};
+use crate::session::{OpenError, Opened, Session};
 use crate::time::{Duration, Instant};
 
 impl Link {
@@ -77,15 +78,26 @@ impl Link {
     fn handle_sealed(&mut self, now: Instant, header: Header, packet: &[u8]) {
         let mut records = core::mem::take(&mut self.records);
         match self.open(now, header, packet, &mut records) {
-            Ok(number) => {
+            Ok(packet) => {
                 self.stats.packets_in += 1;
-                self.apply(now, number, &records);
+                self.apply(now, packet, &records);
             }
             Err(OpenError::Stray) => self.stray(now),
             Err(OpenError::Duplicate(_)) => self.stats.duplicates += 1,
             Err(OpenError::Damaged(_)) => self.stats.damaged += 1,
+            Err(error @ OpenError::Rewound(_)) => self.rewound(now, &error.to_string()),
         }
         self.records = records;
+    }
+
+    // Keys whose numbers are used twice protect nothing any more, so not even a farewell is sealed
+    // under them. With new ones, the channels tell what became of each.
+    pub(super) fn rewound(&mut self, now: Instant, reason: &str) {
+        self.stats.rollbacks += 1;
+        if let Some(responder) = &mut self.responder {
+            responder.unsettled(now + Duration::from_secs(1));
+        }
+        self.end_session(reason.to_owned());
     }
 
     // A repeated old HELLO may have replaced the pending session that the mux believes in: it then
@@ -105,14 +117,14 @@ impl Link {
         header: Header,
         packet: &[u8],
         records: &mut Vec<u8>,
-    ) -> Result<u64, OpenError> {
+    ) -> Result<Opened, OpenError> {
         if let Some(pending) = &self.pending
-            && let Ok(number) = pending.open(header, packet, records)
+            && let Ok(packet) = pending.open(header, packet, records)
         {
             if let Some(session) = self.pending.take() {
                 self.begin(now, session);
             }
-            return Ok(number);
+            return Ok(packet);
         }
         let live = self.live.as_ref().ok_or(OpenError::Stray)?;
         live.session.open(header, packet, records)
@@ -158,11 +170,16 @@ impl Link {
         self.channels.retain(|_, channel| !(channel.orphan && channel.closing));
         for (code, due) in self.resets.values_mut() {
             // Not in the roster of this session any more.
-            *code = if *code == ResetCode::Carried { ResetCode::Abandoned } else { *code };
+            *code = match *code {
+                ResetCode::Carried => ResetCode::Abandoned,
+                ResetCode::CarriedRolledBack => ResetCode::RolledBack,
+                code => code,
+            };
             *due = true;
         }
         let mut live = Live::new(session, now);
         live.owes_roster = is_guest;
+        live.owes_used = !is_guest && self.used > 0 && live.session.has(REWIND);
         let carried = self.channels.values().filter(|channel| channel.in_roster).count() as u64;
         self.roster = is_guest.then_some(carried);
         self.roster_seen.clear();

@@ -36,6 +36,7 @@ pub use standby::Standby;
 
 use crate::channel::{ChannelId, Class, Direction};
 use crate::config::{LinkConfig, Transport};
+use crate::digest::Digest;
 use crate::frame::Deframer;
 use crate::handshake::Entropy;
 use crate::packet::SEAL_LEN;
@@ -68,7 +69,8 @@ pub enum Event {
         /// Whether it is another one than before (another run of the mux, another boot).
         peer_is_new: bool,
     },
-    /// The session is gone; channels wait for the next.
+    /// The session is gone; channels wait for the next. A mux whose pipe is still up hands it to a
+    /// greeter.
     Lost {
         /// Why, for people.
         reason: String,
@@ -100,7 +102,8 @@ pub enum Event {
     Closed(ChannelId),
     /// The channel is gone at the peer; what it did not release is lost.
     Reset(ChannelId),
-    /// The guest's memory went back in time (a snapshot was restored); the channel is gone.
+    /// The two ends do not have the same stream, as when the guest's memory went back in time (a
+    /// snapshot was restored): the channel is gone, and what was received stays as it is.
     RolledBack(ChannelId),
 }
 
@@ -124,6 +127,9 @@ pub enum LinkError {
     /// A label longer than [`MAX_LABEL`].
     #[error("channel label of {0} bytes, at most {MAX_LABEL} are allowed")]
     Label(usize),
+    /// Every id a channel can have was used.
+    #[error("no channel id is left in this boot of the guest")]
+    Ids,
 }
 
 #[derive(Debug)]
@@ -210,6 +216,8 @@ struct Live {
     rtt: Rtt,
     ping: bool,
     owes_roster: bool,
+    /// The mux's word on ids is still to be acknowledged.
+    owes_used: bool,
     /// Packets that arrived and ask for an acknowledgement.
     unacked: u32,
     ack_at: Option<Instant>,
@@ -230,6 +238,7 @@ impl Live {
             rtt: Rtt::default(),
             ping: true,
             owes_roster: false,
+            owes_used: false,
             unacked: 0,
             ack_at: None,
             ack_due: false,
@@ -259,6 +268,10 @@ pub struct Link {
     /// How many channels the guest carries over into this session, once known.
     roster: Option<u64>,
     roster_seen: BTreeSet<ChannelId>,
+    /// Of nothing, under this container's key.
+    blank: Digest,
+    /// The mux: channel ids below this one have been seen.
+    used: u32,
     schedule: Schedule,
     events: VecDeque<Event>,
     stats: LinkStats,
@@ -288,18 +301,20 @@ impl Link {
         entropy: Entropy,
         now: Instant,
     ) -> Self {
-        let responder = Responder::new(identity, config.max_packet, entropy, now);
-        Self::new(config, Some(responder))
+        let mut responder = Responder::new(identity, config.max_packet, entropy, now);
+        responder.set_features(config.features);
+        let blank = responder.digest();
+        Self::new(config, Some(responder), blank)
     }
 
     /// The mux's end, for one boot of one guest, with the session a [`Greeter`](crate::Greeter) made.
     pub fn mux(config: LinkConfig, session: Session, now: Instant) -> Self {
-        let mut link = Self::new(config, None);
+        let mut link = Self::new(config, None, session.digest());
         link.install(now, session);
         link
     }
 
-    fn new(config: LinkConfig, responder: Option<Responder>) -> Self {
+    fn new(config: LinkConfig, responder: Option<Responder>, blank: Digest) -> Self {
         Self {
             deframer: Deframer::new(config.max_packet + crate::packet::HEADER_LEN + SEAL_LEN),
             config,
@@ -315,6 +330,8 @@ impl Link {
             dirty: BTreeSet::new(),
             roster: None,
             roster_seen: BTreeSet::new(),
+            blank,
+            used: 0,
             schedule: Schedule::default(),
             events: VecDeque::new(),
             stats: LinkStats::default(),
@@ -328,6 +345,17 @@ impl Link {
     /// Counters since the link was made.
     pub fn stats(&self) -> LinkStats {
         self.stats
+    }
+
+    /// The digest of an empty stream, for an owner that keeps digests of its own and hands them back
+    /// to [`accept_known`](Self::accept_known).
+    pub fn blank_digest(&self) -> Digest {
+        self.blank
+    }
+
+    /// Whether both ends of the session have these features.
+    fn has(&self, features: u64) -> bool {
+        self.live.as_ref().is_some_and(|live| live.session.has(features))
     }
 
     /// Whether a session is up.
@@ -344,7 +372,8 @@ impl Link {
     /// [`LinkConfig::memory_limit`].
     pub fn memory(&self) -> usize {
         let frames = self.deframer.memory() + self.records.len() + self.packet.len();
-        let in_flight = self.live.as_ref().map_or(0, |live| live.in_flight.memory());
+        let in_flight =
+            self.live.as_ref().map_or(0, |live| live.in_flight.memory() + live.session.memory());
         let channels: usize = self.channels.values().map(Channel::memory).sum();
         let resets = self.resets.len() * size_of::<(ChannelId, (ResetCode, bool))>();
         let ids = (self.roster_seen.len() + self.dirty.len()) * size_of::<ChannelId>();

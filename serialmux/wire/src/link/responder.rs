@@ -1,6 +1,7 @@
 //! The guest's side of handshakes: beacons out, hellos answered.
 
-use crate::config::{PROTOCOLS, RESTING, Transport};
+use crate::config::{FEATURES, PROTOCOLS, RESTING, REWIND, Transport};
+use crate::digest::Digest;
 use crate::handshake::{self, Entropy, GuestHello, HandshakeError, MuxHello, Protection};
 use crate::packet::{Header, Kind, clear};
 use crate::psk::Psk;
@@ -39,6 +40,7 @@ pub(super) struct Responder {
     transport: Transport,
     /// Hellos are answered only so that the mux knows whose pipe this is.
     resting: bool,
+    features: u64,
 }
 
 impl Responder {
@@ -61,7 +63,18 @@ impl Responder {
             outbox: None,
             transport: Transport::Uart,
             resting: false,
+            features: FEATURES,
         }
+    }
+
+    /// Which features it agrees to.
+    pub(super) fn set_features(&mut self, features: u64) {
+        self.features = features;
+    }
+
+    /// Of nothing, under the guest's key.
+    pub(super) fn digest(&self) -> Digest {
+        self.identity.psk.digest()
     }
 
     /// What kind of pipe it is on.
@@ -131,11 +144,12 @@ impl Responder {
             return Ok(None);
         }
         self.last_hello = Some(now);
-        let Self { identity, entropy, max_packet, transport, resting, .. } = self;
+        let Self { identity, entropy, max_packet, transport, resting, features, .. } = self;
         let (transport, resting) = (*transport, *resting);
         let reply = |hello: &MuxHello| {
             let agreed = agree(hello, identity, *max_packet)?;
-            Ok(GuestHello { transport: transport.number(), resting, ..agreed })
+            let features = hello.features & *features & REWIND;
+            Ok(GuestHello { features, transport: transport.number(), resting, ..agreed })
         };
         let answer = handshake::answer(&identity.psk, identity.protection, body, reply, entropy);
         let (reply, keys, hello, agreed) = match answer {
@@ -166,7 +180,7 @@ impl Responder {
             transport,
             resting,
         };
-        Ok(Some(Session::new(keys, tag, peer)))
+        Ok(Some(Session::new(keys, tag, peer, self.identity.psk.digest())))
     }
 
     /// The next clear packet to send.

@@ -18,7 +18,7 @@ use crate::config::{LinkConfig, Transport};
 use crate::frame::{self, Deframer, Frame};
 use crate::handshake::Entropy;
 use crate::packet::{HEADER_LEN, Header, Kind, SEAL_LEN, clear_body};
-use crate::session::Session;
+use crate::session::{Opened, Session};
 use crate::time::Instant;
 use core::fmt;
 
@@ -29,7 +29,7 @@ pub struct Standby {
     responder: Responder,
     pending: Option<Session>,
     /// The packet that proved `pending`, opened.
-    proven: Option<(Session, u64, Vec<u8>)>,
+    proven: Option<(Session, Opened, Vec<u8>)>,
     wanting: bool,
 }
 
@@ -110,8 +110,8 @@ impl Standby {
                 Kind::Sealed | Kind::Plain => {
                     let mut records = Vec::new();
                     let Some(session) = &self.pending else { continue };
-                    let Ok(number) = session.open(header, packet, &mut records) else { continue };
-                    self.proven = self.pending.take().map(|session| (session, number, records));
+                    let Ok(opened) = session.open(header, packet, &mut records) else { continue };
+                    self.proven = self.pending.take().map(|session| (session, opened, records));
                     return true;
                 }
                 Kind::Hello => {
@@ -154,7 +154,7 @@ impl Link {
     /// The channels go on as after any new session.
     pub fn take_pipe(&mut self, now: Instant, standby: &mut Standby) {
         let Some(responder) = &mut self.responder else { return };
-        let Some((session, number, records)) = standby.proven.take() else { return };
+        let Some((session, packet, records)) = standby.proven.take() else { return };
         core::mem::swap(responder, &mut standby.responder);
         standby.responder.set_resting(true);
         standby.responder.settled();
@@ -166,7 +166,7 @@ impl Link {
         (standby.pending, self.pending) = (None, None);
         self.begin(now, session);
         self.stats.packets_in += 1;
-        self.apply(now, number, &records);
+        self.apply(now, packet, &records);
     }
 
     /// The guest's pipe was closed and is open again: whoever is there now is called.

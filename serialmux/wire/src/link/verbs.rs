@@ -2,6 +2,8 @@
 
 use super::{Channel, Event, FIRST_CREDIT, Half, Link, LinkError, Open, Owes};
 use crate::channel::{ChannelId, Class, Direction};
+use crate::config::REWIND;
+use crate::digest::Digest;
 use crate::record::{MAX_LABEL, ResetCode};
 use crate::recv::RecvHalf;
 use crate::send::SendHalf;
@@ -20,12 +22,15 @@ impl Link {
             return Err(LinkError::Label(open.label.len()));
         }
         let id = ChannelId(self.next_id);
-        self.next_id += 1;
+        self.next_id = self.next_id.checked_add(1).ok_or(LinkError::Ids)?;
         let half = match open.direction {
             Direction::ToMux => {
-                Half::Send(SendHalf::new(0, self.config.send_buffer, FIRST_CREDIT, true))
+                let send = SendHalf::new(0, self.config.send_buffer, FIRST_CREDIT, true);
+                Half::Send(send.with_digest(self.blank))
             }
-            Direction::ToGuest => Half::Recv(RecvHalf::new(0, self.config.receive_window)),
+            Direction::ToGuest => {
+                Half::Recv(RecvHalf::new(0, self.config.receive_window).with_digest(self.blank))
+            }
         };
         let owes = Owes { open: true, ..Owes::default() };
         self.insert(id, open.direction, open.class, open.label.into(), half, owes);
@@ -66,13 +71,26 @@ impl Link {
 
     /// Takes a channel the guest opened and goes on at `next`: everything below is durable here.
     /// For a channel on which the mux sends, `next` is ignored. Mux only.
+    ///
+    /// If that includes bytes that did not come over this link, nobody can tell whether the guest still
+    /// means the same ones: see [`accept_known`](Self::accept_known).
     pub fn accept(&mut self, id: ChannelId, next: u64) {
+        self.take(id, next, None);
+    }
+
+    /// As [`accept`](Self::accept), with the digest of what is durable here: a guest that has written
+    /// something else instead is found out, and [`Event::RolledBack`] follows.
+    pub fn accept_known(&mut self, id: ChannelId, next: u64, digest: Digest) {
+        self.take(id, next, Some(digest));
+    }
+
+    fn take(&mut self, id: ChannelId, next: u64, digest: Option<Digest>) {
         let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.undecided) else {
             return;
         };
         channel.undecided = false;
         if let Half::Recv(recv) = &mut channel.half {
-            recv.start_at(next, self.config.receive_window);
+            recv.start_at(next, self.config.receive_window, digest);
             channel.owes.accept = true;
             self.dirty.insert(id);
             self.tell_readable(id);
@@ -94,6 +112,17 @@ impl Link {
     pub(super) fn reset(&mut self, id: ChannelId, code: ResetCode) {
         self.forget(id);
         self.owe_reset(id, code);
+    }
+
+    /// The two ends do not have the same channel: neither goes on with it.
+    pub(super) fn rolled_back(&mut self, id: ChannelId) {
+        self.stats.rollbacks += 1;
+        let tells = self.has(REWIND);
+        self.reset(id, if tells { ResetCode::RolledBack } else { ResetCode::Abandoned });
+        if tells && let Some((code @ ResetCode::Carried, _)) = self.resets.get_mut(&id) {
+            *code = ResetCode::CarriedRolledBack;
+        }
+        self.events.push_back(Event::RolledBack(id));
     }
 
     // Bounded: an id is in here only until the peer has acknowledged, or its OPEN comes again.
