@@ -18,8 +18,9 @@ mod outputs;
 
 pub(super) use handle::{Handle, Input, Status};
 
+use super::idle::Idle;
 use super::outbox::Outbox;
-use super::peer::{self, Established, Pipe};
+use super::peer::{self, Established, Fresh, Pipe};
 use super::registry::Registry;
 use crate::clock;
 use crate::store::journal::{Journal, JournalError};
@@ -37,7 +38,7 @@ use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wire::message::{Label, label};
-use wire::{ChannelId, Event, Instant, Link, LinkConfig};
+use wire::{ChannelId, Event, Instant, Link, LinkConfig, Transport};
 
 /// How long a VM that has told its exit may stay away before its output counts as complete.
 const AFTERMATH: wire::Duration = wire::Duration::from_secs(15);
@@ -49,9 +50,17 @@ struct Line {
     read: ReadHalf<Box<dyn Pipe>>,
     write: WriteHalf<Box<dyn Pipe>>,
     from: String,
+    transport: Transport,
     registry: Arc<Registry>,
     outbox: Outbox,
     buffer: Vec<u8>,
+}
+
+impl Line {
+    fn into_fresh(self) -> Fresh {
+        let Self { read, write, from, registry, .. } = self;
+        Fresh { pipe: read.unsplit(write), from, registry }
+    }
 }
 
 /// The task's state.
@@ -65,6 +74,7 @@ pub(super) struct Container {
     inputs: mpsc::Receiver<Input>,
     link: Option<Link>,
     line: Option<Line>,
+    idle: Arc<Idle>,
     outputs: Outputs,
     control: Control,
     input: Option<ChannelId>,
@@ -93,6 +103,7 @@ impl Container {
         let (status, watcher) = watch::channel(status);
         let (commands, command_queue) = mpsc::channel(64);
         let (inputs, input_queue) = mpsc::channel(16);
+        let idle = Arc::new(Idle::default());
         let container = Self {
             name: registration.name.clone(),
             state,
@@ -102,6 +113,7 @@ impl Container {
             inputs: input_queue,
             link: None,
             line: None,
+            idle: Arc::clone(&idle),
             outputs: Outputs::default(),
             control: Control::default(),
             input: None,
@@ -113,7 +125,7 @@ impl Container {
             dir: dir.clone(),
         };
         let task = tokio::spawn(container.run());
-        Handle::new(registration, dir.join("output.log"), commands, inputs, watcher, &task)
+        Handle::new(registration, dir.join("output.log"), idle, commands, inputs, watcher, &task)
     }
 
     async fn run(mut self) {
@@ -194,12 +206,16 @@ impl Container {
         let Established { pipe, from, session, rest, registry } = established;
         let boot = session.peer().id;
         let agent = session.peer().agent.clone();
-        tracing::info!(container = self.name, from, agent, "connected");
-        let now = clock::now();
+        let transport = session.peer().transport;
+        tracing::info!(container = self.name, from, agent, pipe = transport.word(), "connected");
+        let (now, config) = (clock::now(), LinkConfig::mux(transport));
         match &mut self.link {
-            Some(link) if self.state.boot == boot => link.install(now, session),
+            Some(link) if self.state.boot == boot => {
+                link.tune(config);
+                link.install(now, session);
+            }
             link => {
-                if link.replace(Link::mux(LinkConfig::uart_mux(), session, now)).is_some() {
+                if link.replace(Link::mux(config, session, now)).is_some() {
                     self.control.reset("the VM restarted");
                 }
             }
@@ -211,8 +227,9 @@ impl Container {
             link.handle_bytes(now, &rest);
         }
         let (read, write) = tokio::io::split(pipe);
-        let (outbox, buffer) = (Outbox::default(), vec![0; 16 * 1024]);
-        self.line = Some(Line { read, write, from, registry, outbox, buffer });
+        let buffer = vec![0; if transport == Transport::Uart { 16 } else { 64 } * 1024];
+        let outbox = Outbox::default();
+        self.line = Some(Line { read, write, from, transport, registry, outbox, buffer });
         self.lost_at = None;
         self.status.send_modify(|status| status.is_connected = true);
     }
@@ -241,8 +258,16 @@ impl Container {
             link.handle_disconnected();
         }
         self.status.send_modify(|status| status.is_connected = false);
-        let pipe = line.read.unsplit(line.write);
-        tokio::spawn(peer::again(pipe.into(), line.from, line.registry));
+        tokio::spawn(peer::again(line.into_fresh()));
+    }
+
+    // The guest uses another pipe now, and may come back to this one. Its session goes on there, so the
+    // link hears nothing of it.
+    fn put_aside(&mut self) {
+        let Some(line) = self.line.take() else { return };
+        tracing::info!(container = self.name, from = line.from, "the VM uses another pipe now");
+        let stay = self.idle.enter(line.from.clone(), line.transport);
+        tokio::spawn(peer::keep(line.into_fresh(), stay));
     }
 
     // ---- the link's events ----
@@ -463,7 +488,7 @@ impl Container {
     fn command(&mut self, command: Command) {
         match command {
             Command::Established(established) => {
-                self.hang_up("the VM has a newer connection");
+                self.put_aside();
                 self.established(*established);
             }
             Command::Request { body, reply } => {
@@ -475,9 +500,10 @@ impl Container {
                 }
             }
             Command::Inspect(reply) => {
-                let from = self.line.as_ref().map(|line| line.from.as_str());
+                let pipe = self.line.as_ref().map(|line| (line.from.clone(), line.transport));
+                let inspection = Inspection::of(&self.state, self.link.as_ref(), pipe, &self.idle);
                 // The asker may have gone, and then nobody needs the answer.
-                drop(reply.send(Inspection::of(&self.state, self.link.as_ref(), from)));
+                drop(reply.send(inspection));
             }
             Command::Expect(done) => {
                 self.expect();

@@ -1,50 +1,48 @@
-//! The daemon: a port for VMs, a socket for clients, and one task per container between them.
+//! The daemon: doors for VMs, a socket for clients, and one task per container between them.
 //!
 //! ```text
-//!   VM ──tcp/2377──▶ peer ──session──▶ container ◀──commands── client ◀──unix socket── CLI
+//!   VM ────door────▶ peer ──session──▶ container ◀──commands── client ◀──unix socket── CLI
 //!                                          │ journal (disk)       ▲
 //!                                          └──────────────────────┘ each reads at its own pace
 //! ```
 
 mod client;
 mod container;
+mod door;
+mod idle;
 mod outbox;
 mod peer;
 mod registry;
 
+use door::Door;
+pub use door::DoorError;
 use registry::Registry;
 pub use registry::RegistryError;
 
 use crate::place::Place;
+use futures_util::future::join_all;
+use peer::Fresh;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
 /// Most VM connections that have not proved who they are, at once.
 const MAX_STRANGERS: usize = 256;
 /// Most clients at once.
 const MAX_CLIENTS: usize = 1024;
-/// What the kernel may hold for a VM: bytes in there are beyond the reach of priorities.
-const SEND_BUFFER: u32 = 16 * 1024;
 
 /// Why the daemon cannot start.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// Something else listens there.
-    #[error(
-        "cannot listen on {0}: the address is in use. Stop what listens there (`ss -ltnp` shows \
-         it), or give another with --listen ADDRESS:PORT"
-    )]
-    InUse(SocketAddr),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, io::Error),
+    /// VMs cannot come in.
+    #[error(transparent)]
+    Door(#[from] DoorError),
     /// Another daemon has the state directory.
     #[error("another serialmux runs with the state directory {0}; `serialmux ps` talks to it")]
     Running(PathBuf),
@@ -60,7 +58,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Daemon {
     registry: Arc<Registry>,
-    tcp: TcpListener,
+    doors: Vec<Door>,
     unix: UnixListener,
     listen: SocketAddr,
     _lock: File,
@@ -86,8 +84,7 @@ impl Daemon {
             Err(fs::TryLockError::WouldBlock) => return Err(ServeError::Running(dir.to_owned())),
             Err(fs::TryLockError::Error(error)) => return Err(state(error)),
         }
-        let tcp = listen_tcp(listen)?;
-        let listen = tcp.local_addr().map_err(|error| ServeError::Listen(listen, error))?;
+        let (tcp, listen) = Door::tcp(listen)?;
         // Ours by the lock, so what is there is a dead daemon's.
         match fs::remove_file(place.socket()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(state(error)),
@@ -97,10 +94,33 @@ impl Daemon {
         let mode = fs::Permissions::from_mode(0o600);
         fs::set_permissions(place.socket(), mode).map_err(state)?;
         let registry = Arc::new(Registry::recover(place.containers())?);
-        Ok(Self { registry, tcp, unix, listen, _lock: lock })
+        Ok(Self { registry, doors: vec![tcp], unix, listen, _lock: lock })
     }
 
-    /// Where VMs connect to.
+    /// Listens for VMs on a unix socket, too.
+    ///
+    /// # Errors
+    /// [`DoorError`].
+    pub fn listen_unix(&mut self, path: &Path) -> Result<(), DoorError> {
+        self.doors.push(Door::unix(path)?);
+        Ok(())
+    }
+
+    /// Listens for VMs on a vsock port, too.
+    ///
+    /// # Errors
+    /// [`DoorError::Vsock`] where the host has no vsock.
+    pub fn listen_vsock(&mut self, port: u32) -> Result<(), DoorError> {
+        self.doors.push(Door::vsock(port)?);
+        Ok(())
+    }
+
+    /// All the places where VMs connect to, for people.
+    pub fn doors(&self) -> String {
+        self.doors.iter().map(Door::name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Where VMs connect to by TCP.
     pub fn listen(&self) -> SocketAddr {
         self.listen
     }
@@ -112,11 +132,15 @@ impl Daemon {
 
     async fn serve_vms(&self) {
         let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
-        while let Ok(permit) = Arc::clone(&strangers).acquire_owned().await {
-            match self.tcp.accept().await {
-                Ok((stream, from)) => {
+        join_all(self.doors.iter().map(|door| self.serve_door(door, &strangers))).await;
+    }
+
+    async fn serve_door(&self, door: &Door, strangers: &Arc<Semaphore>) {
+        while let Ok(permit) = Arc::clone(strangers).acquire_owned().await {
+            match door.accept().await {
+                Ok((pipe, from)) => {
                     let registry = Arc::clone(&self.registry);
-                    tokio::spawn(peer::greet(stream.into(), from.to_string(), registry, permit));
+                    tokio::spawn(peer::greet(Fresh { pipe, from, registry }, permit));
                 }
                 Err(error) => accept_failed(&error).await,
             }
@@ -141,18 +165,4 @@ impl Daemon {
 async fn accept_failed(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-}
-
-fn listen_tcp(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => ServeError::InUse(address),
-        _ => ServeError::Listen(address, error),
-    };
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let socket = socket.map_err(failed)?;
-    socket.set_reuseaddr(true).map_err(failed)?;
-    // Inherited by accepted sockets.
-    socket.set_send_buffer_size(SEND_BUFFER).map_err(failed)?;
-    socket.bind(address).map_err(failed)?;
-    socket.listen(1024).map_err(failed)
 }

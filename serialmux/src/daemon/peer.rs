@@ -1,14 +1,24 @@
-//! A fresh connection from a VM, until it has proved whose VM it is.
+//! A pipe from a VM while it carries no link: until the VM has proved whose it is, and while it rests.
+//!
+//! ```text
+//!             proves its key, wants to be used
+//!   stranger ────────────────────────────────────────▶ the container's task
+//!       │ proves its key, wants only to be known          │ another pipe of the VM took over
+//!       ▼                                                 ▼
+//!   resting ◀─────────────────────────────────────────────┘
+//!       └── asks for a session ──▶ the container's task
+//! ```
 
+use super::container::Handle;
+use super::idle::Stay;
 use super::registry::Registry;
 use crate::clock;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
-use wire::{Duration, Greeter, Greeting, LinkConfig, Session};
+use wire::{Duration, Greeter, Greeting, LinkConfig, Session, Transport};
 
 /// How long a stranger may take; a guest that is not up yet connects again.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -34,88 +44,160 @@ impl std::fmt::Debug for Established {
     }
 }
 
-/// A pipe that can be greeted.
-pub(super) struct Fresh(Box<dyn Pipe>);
-
-impl From<TcpStream> for Fresh {
-    fn from(stream: TcpStream) -> Self {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-        Self(Box::new(stream))
-    }
-}
-
-impl From<Box<dyn Pipe>> for Fresh {
-    fn from(pipe: Box<dyn Pipe>) -> Self {
-        Self(pipe)
-    }
+/// A pipe without a link.
+pub(super) struct Fresh {
+    pub(super) pipe: Box<dyn Pipe>,
+    pub(super) from: String,
+    pub(super) registry: Arc<Registry>,
 }
 
 /// Finds out who is at the other end and hands the pipe to its container.
-pub(super) async fn greet(
-    pipe: Fresh,
-    from: String,
-    registry: Arc<Registry>,
-    _permit: OwnedSemaphorePermit,
-) {
-    again(pipe, from, registry).await;
+pub(super) async fn greet(fresh: Fresh, permit: OwnedSemaphorePermit) {
+    meet(fresh, Some(permit)).await;
 }
 
-/// As [`greet`], for a pipe that was a container's before.
-pub(super) async fn again(pipe: Fresh, from: String, registry: Arc<Registry>) {
-    match timeout(PATIENCE, introduce(pipe.0, &from, &registry)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(from, %error, "connection ended before a session"),
-        Err(_) => tracing::debug!(from, "nobody there; hung up"),
+/// As [`greet`], for a pipe that was a container's before, whose guest has lost its session.
+pub(super) async fn again(fresh: Fresh) {
+    meet(fresh, None).await;
+}
+
+/// Keeps a pipe whose guest uses another one now.
+pub(super) async fn keep(fresh: Fresh, stay: Stay) {
+    let Fresh { pipe, from, registry } = fresh;
+    let greeter = greeter(&registry, Greeter::quiet);
+    log(
+        &from,
+        Meeting { pipe, from: from.clone(), registry, greeter, asked: None }.rest(stay).await,
+    );
+}
+
+async fn meet(fresh: Fresh, permit: Option<OwnedSemaphorePermit>) {
+    let Fresh { pipe, from, registry } = fresh;
+    let greeter = greeter(&registry, Greeter::new);
+    let mut meeting = Meeting { pipe, from: from.clone(), registry, greeter, asked: None };
+    let met = match timeout(PATIENCE, meeting.introduce()).await {
+        Ok(met) => met,
+        Err(_) => return tracing::debug!(from, "nobody there; hung up"),
+    };
+    // It is a stranger no longer.
+    drop(permit);
+    let done = match met {
+        Ok(met) => match meeting.settle(met).await {
+            Some((meeting, stay)) => meeting.rest(stay).await,
+            None => Ok(()),
+        },
+        Err(error) => Err(error),
+    };
+    log(&from, done);
+}
+
+fn log(from: &str, done: io::Result<()>) {
+    if let Err(error) = done {
+        tracing::debug!(from, %error, "connection ended before a session");
     }
 }
 
-async fn introduce(
-    mut pipe: Box<dyn Pipe>,
-    from: &str,
-    registry: &Arc<Registry>,
-) -> io::Result<()> {
-    let config = LinkConfig::uart_mux();
-    let mut greeter = Greeter::new(&config, registry.instance(), clock::entropy(), clock::now());
-    let mut container = None;
-    let mut buffer = vec![0; 8192];
-    let mut frame = Vec::new();
-    loop {
-        frame.clear();
-        if greeter.poll_transmit(clock::now(), &mut frame) {
-            pipe.write_all(&frame).await?;
-        }
-        let n = tokio::select! {
-            n = pipe.read(&mut buffer) => n?,
-            () = until(greeter.poll_timeout()) => continue,
-        };
-        if n == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut input = buffer.get(..n).unwrap_or_default();
-        while let Some(greeting) = greeter.handle_bytes(clock::now(), &mut input) {
-            match greeting {
-                Greeting::Asked(id) => {
-                    let Some((handle, psk, protection)) = registry.by_key(id) else {
-                        tracing::warn!(from, key = ?id, "a VM with a key that is not registered");
-                        continue;
-                    };
-                    greeter.offer(clock::now(), &psk, protection).map_err(io::Error::other)?;
-                    container = Some(handle);
-                }
-                Greeting::Rejected(text) => {
-                    tracing::warn!(from, text, "the guest rejects the handshake");
-                }
-                Greeting::Established(session) => {
-                    let Some(handle) = container else { return Ok(()) };
-                    let (from, rest) = (from.to_owned(), input.to_vec());
-                    let (session, registry) = (*session, Arc::clone(registry));
-                    handle.established(Established { pipe, from, session, rest, registry }).await;
-                    return Ok(());
+type NewGreeter = fn(&LinkConfig, [u8; 16], wire::Entropy, wire::Instant) -> Greeter;
+
+fn greeter(registry: &Registry, new: NewGreeter) -> Greeter {
+    // What kind of pipe it is the guest will say; until then the largest packets are announced.
+    let config = LinkConfig::mux(Transport::Virtio);
+    new(&config, registry.instance(), clock::entropy(), clock::now())
+}
+
+/// The conversation on a pipe without a link.
+struct Meeting {
+    pipe: Box<dyn Pipe>,
+    from: String,
+    registry: Arc<Registry>,
+    greeter: Greeter,
+    /// Whose key the guest says it has.
+    asked: Option<Arc<Handle>>,
+}
+
+/// A guest that has proved its key.
+struct Met {
+    session: Session,
+    container: Arc<Handle>,
+    rest: Vec<u8>,
+}
+
+impl Meeting {
+    /// Talks until the guest has proved its key.
+    async fn introduce(&mut self) -> io::Result<Met> {
+        // All that is held for a pipe at rest, and a partial frame.
+        let mut buffer = vec![0; 2048];
+        let mut frame = Vec::new();
+        loop {
+            frame.clear();
+            if self.greeter.poll_transmit(clock::now(), &mut frame) {
+                self.pipe.write_all(&frame).await?;
+            }
+            let n = tokio::select! {
+                n = self.pipe.read(&mut buffer) => n?,
+                () = until(self.greeter.poll_timeout()) => continue,
+            };
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut input = buffer.get(..n).unwrap_or_default();
+            while let Some(greeting) = self.greeter.handle_bytes(clock::now(), &mut input) {
+                if let Some(met) = self.greeted(greeting, input)? {
+                    return Ok(met);
                 }
             }
         }
+    }
+
+    fn greeted(&mut self, greeting: Greeting, rest: &[u8]) -> io::Result<Option<Met>> {
+        let from = &self.from;
+        match greeting {
+            Greeting::Asked(id) => match self.registry.by_key(id) {
+                Some((handle, psk, protection)) => {
+                    let offered = self.greeter.offer(clock::now(), &psk, protection);
+                    offered.map_err(io::Error::other)?;
+                    self.asked = Some(handle);
+                }
+                None => tracing::warn!(from, key = ?id, "a VM with a key that is not registered"),
+            },
+            Greeting::Rejected(text) => {
+                tracing::warn!(from, text, "the guest rejects the handshake");
+            }
+            Greeting::Established(session) => {
+                // Only what was offered can be answered, and only who was asked was offered.
+                let container = self.asked.take().ok_or(io::ErrorKind::InvalidData)?;
+                return Ok(Some(Met { session: *session, container, rest: rest.to_vec() }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Hands the pipe to its container, or has it rest, as the guest wants it.
+    async fn settle(self, met: Met) -> Option<(Self, Stay)> {
+        let Met { session, container, rest } = met;
+        let Self { pipe, from, registry, .. } = self;
+        if !session.peer().resting {
+            container.established(Established { pipe, from, session, rest, registry }).await;
+            return None;
+        }
+        tracing::debug!(from, transport = session.peer().transport.word(), "at rest");
+        let stay = container.idle.enter(from.clone(), session.peer().transport);
+        let greeter = greeter(&registry, Greeter::quiet);
+        Some((Self { pipe, from, registry, greeter, asked: None }, stay))
+    }
+
+    /// Waits until the guest wants the pipe, or it has to go.
+    async fn rest(self, stay: Stay) -> io::Result<()> {
+        let mut next = Some((self, stay));
+        while let Some((mut meeting, mut stay)) = next {
+            let met = tokio::select! {
+                met = meeting.introduce() => met?,
+                () = stay.evicted() => return Ok(()),
+            };
+            drop(stay);
+            next = meeting.settle(met).await;
+        }
+        Ok(())
     }
 }
 

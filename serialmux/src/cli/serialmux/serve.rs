@@ -5,6 +5,7 @@ use crate::launch;
 use crate::place::Place;
 use clap::Args;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Where VMs connect to unless told otherwise.
@@ -18,6 +19,15 @@ pub(super) struct Serve {
     /// VM's key. Give an address of the VMs' network to serve VMs on other hosts.
     #[arg(long, env = "SERIALMUX_LISTEN", default_value = DEFAULT_LISTEN, value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
+    /// A unix socket where VMs connect to, besides the address
+    ///
+    /// For the socket of a chardev, and for vhost-device-vsock, which brings a VM's connections to
+    /// vsock port 2377 of its host to a socket that is called like its own with "_2377" added.
+    #[arg(long, env = "SERIALMUX_LISTEN_UNIX", value_name = "PATH")]
+    listen_unix: Vec<PathBuf>,
+    /// A vsock port where VMs connect to, besides the address; their agents try 2377
+    #[arg(long, env = "SERIALMUX_LISTEN_VSOCK", value_name = "PORT", num_args = 0..=1, default_missing_value = "2377")]
+    listen_vsock: Option<u32>,
     /// Log more: once for each session, twice for everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -31,9 +41,15 @@ impl Serve {
             _ => tracing::Level::TRACE,
         };
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).init();
-        let daemon = Daemon::bind(place, self.listen).await?;
+        let mut daemon = Daemon::bind(place, self.listen).await?;
+        for path in &self.listen_unix {
+            daemon.listen_unix(path)?;
+        }
+        if let Some(port) = self.listen_vsock {
+            daemon.listen_vsock(port)?;
+        }
         // Whoever started us in the background waits for this line.
-        let (vms, clients) = (daemon.listen(), place.socket());
+        let (vms, clients) = (daemon.doors(), place.socket());
         launch::ready(&format!(
             "serialmux: VMs connect to {vms}; clients to {}",
             clients.display()

@@ -1,11 +1,13 @@
 //! What the rest of the daemon holds of a container: its commands, and its status.
 
 use super::inspection::Inspection;
+use crate::daemon::idle::Idle;
 use crate::daemon::peer::Established;
 use crate::store::journal::{Cursor, JournalError};
 use crate::store::state::{Exit, Registration, State};
 use bytes::Bytes;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use wire::message::mux;
@@ -79,6 +81,8 @@ pub(crate) struct Handle {
     pub(crate) registration: Registration,
     /// Id of its key.
     pub(crate) key_id: KeyId,
+    /// Its VM's pipes that do not carry the link.
+    pub(in crate::daemon) idle: Arc<Idle>,
     journal: PathBuf,
     commands: mpsc::Sender<Command>,
     inputs: mpsc::Sender<Input>,
@@ -90,6 +94,7 @@ impl Handle {
     pub(super) fn new(
         registration: Registration,
         journal: PathBuf,
+        idle: Arc<Idle>,
         commands: mpsc::Sender<Command>,
         inputs: mpsc::Sender<Input>,
         status: watch::Receiver<Status>,
@@ -97,7 +102,7 @@ impl Handle {
     ) -> Self {
         let key_id = Psk::derive(&registration.key).id();
         let task = task.abort_handle();
-        Self { registration, key_id, journal, commands, inputs, status, task }
+        Self { registration, key_id, idle, journal, commands, inputs, status, task }
     }
 
     /// Whether `other` differs in nothing but the time of registration.
@@ -178,6 +183,7 @@ impl Handle {
 
     /// Ends the container's task.
     pub(crate) fn stop(&self) {
+        self.idle.close();
         self.task.abort();
     }
 }

@@ -1,10 +1,11 @@
 //! Everything known of a container, for whoever asks: what was registered, what became of it, its link, its report.
 
+use crate::daemon::idle::Idle;
 use crate::moment;
 use crate::store::state::{Exit, Registration, State};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use wire::{Link, LinkStats};
+use wire::{Link, LinkStats, Transport};
 
 /// What only the container's task knows.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +17,8 @@ pub(crate) struct Inspection {
 /// The link of this run, as far as there is one since the daemon started.
 #[derive(Debug, Clone, Default)]
 struct LinkView {
-    from: Option<String>,
+    pipe: Option<(String, Transport)>,
+    idle: Vec<(String, Transport)>,
     agent: String,
     rtt_us: Option<u64>,
     stats: LinkStats,
@@ -24,9 +26,15 @@ struct LinkView {
 
 impl Inspection {
     /// A look at the state, and the link with where it comes from, if it is connected.
-    pub(super) fn of(state: &State, link: Option<&Link>, from: Option<&str>) -> Self {
+    pub(super) fn of(
+        state: &State,
+        link: Option<&Link>,
+        pipe: Option<(String, Transport)>,
+        idle: &Idle,
+    ) -> Self {
         let view = link.map(|link| LinkView {
-            from: from.map(str::to_owned),
+            pipe,
+            idle: idle.list(),
             agent: state.agent.clone(),
             rtt_us: link.rtt().map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             stats: link.stats(),
@@ -81,9 +89,15 @@ impl LinkView {
             rollbacks,
             sessions,
         } = self.stats;
+        let idle = self.idle.iter();
+        let idle: Vec<_> = idle
+            .map(|(from, transport)| json!({ "from": from, "pipe": transport.word() }))
+            .collect();
         json!({
-            "connected": self.from.is_some(),
-            "from": self.from,
+            "connected": self.pipe.is_some(),
+            "from": self.pipe.as_ref().map(|(from, _)| from),
+            "pipe": self.pipe.as_ref().map(|(_, transport)| transport.word()),
+            "idle_pipes": idle,
             "agent": self.agent,
             "rtt_us": self.rtt_us,
             "statistics": {
