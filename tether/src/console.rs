@@ -21,6 +21,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::logbook;
+
 /// Where the log goes, in order of preference: the second serial port; the kernel's own log.
 const PORTS: [&str; 2] = ["/dev/ttyS1", "/dev/kmsg"];
 
@@ -38,7 +40,7 @@ static LOGGED: AtomicU8 = AtomicU8::new(0);
 pub fn start(level: Level) {
     SWITCHED.store(rank(level), Ordering::Relaxed);
     LOGGED.store(rank(level), Ordering::Relaxed);
-    let Some(port) = open() else { return };
+    let port = Book(open());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(Level::TRACE)
         .event_format(KernelStyle)
@@ -87,6 +89,21 @@ fn open() -> Option<Port> {
         let usable = !path.contains("tty") || file.is_terminal();
         usable.then_some(Port { file, lost: AtomicU64::new(0) })
     })
+}
+
+/// The console, if there is one, and the agent's own memory of it.
+#[derive(Debug)]
+struct Book(Option<Port>);
+
+impl Write for Book {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        logbook::note(line);
+        self.0.as_mut().map_or(Ok(line.len()), |port| port.write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// One open console.

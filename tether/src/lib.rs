@@ -23,8 +23,10 @@ pub mod console;
 pub mod environment;
 pub mod host;
 pub mod identity;
+pub mod inside;
 pub mod ladder;
 pub mod line;
+pub mod logbook;
 #[cfg(test)]
 mod peer;
 pub mod pipes;

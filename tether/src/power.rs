@@ -14,6 +14,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid, sync};
 use tracing::{error, info, warn};
 
+use crate::inside::freezer;
 use crate::rootfs::MOUNT_POINT;
 use crate::{reap, sys};
 
@@ -69,6 +70,8 @@ fn wait_for_all() {
 
 /// Unmounts the container's disk; when something still holds it, leaves it clean by other means.
 fn release_disk() {
+    // Nothing can be written to a frozen disk, and nobody is left to thaw it.
+    freezer::thaw_now();
     sync();
     if umount2(MOUNT_POINT, MntFlags::empty()).is_err() {
         let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
