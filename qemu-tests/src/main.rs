@@ -29,7 +29,8 @@ use steps::{Judge, Step};
     cargo qemu-tests --only boot vi        the boot tests with \"vi\" in their names\n  \
     cargo qemu-tests --only unit --seeds 20000\n                                         \
     a night of simulated line faults\n  \
-    cargo qemu-tests --bench               how fast the link is, against a bare serial port\n\n\
+    cargo qemu-tests --bench               how fast the link is, against a bare serial port\n  \
+    cargo qemu-tests --bench echo          only that part of it\n\n\
     CONTAINERVM_ACCEL=tcg emulates VMs even where KVM works."
 )]
 struct Cli {
@@ -43,9 +44,9 @@ struct Cli {
     #[arg(long, value_name = "N", default_value_t = 2)]
     boots: u32,
     /// Instead of testing, measure the link against a bare serial port in the same VM; some minutes
-    #[arg(long, conflicts_with_all = ["only", "seeds", "filter"])]
+    #[arg(long, conflicts_with_all = ["only", "seeds"])]
     bench: bool,
-    /// Only tests with this in their names
+    /// Only tests, or measurements, with this in their names
     filter: Option<String>,
 }
 
@@ -69,7 +70,7 @@ struct Outcome {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = if cli.bench { bench() } else { prove(&cli) };
+    let done = if cli.bench { bench(&cli) } else { prove(&cli) };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -81,10 +82,10 @@ fn main() -> ExitCode {
 }
 
 /// Measures; that a target is missed is no failure.
-fn bench() -> Result<bool> {
+fn bench(cli: &Cli) -> Result<bool> {
     let tell = &mut |line: &str| eprintln!("qemu-tests: {line}");
     steps::bring_in(&|line| eprintln!("qemu-tests: {line}"), true)?;
-    println!("{}", qemu_tests::bench::run(tell)?);
+    println!("{}", qemu_tests::bench::run(cli.filter.as_deref(), tell)?);
     Ok(true)
 }
 

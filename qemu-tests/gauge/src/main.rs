@@ -11,7 +11,7 @@
 //! | `in N` | answers `ready`, reads N bytes, answers their [`Sum`] |
 //! | `echo N` | answers `ready`, reads N bytes and writes each back |
 //! | `pulse` | answers `ready`, writes numbers, one each millisecond, until it gets a byte |
-//! | `flood` | writes text to standard error until the end |
+//! | `flood` | writes text to standard error until it is told `calm` |
 //! | `cpu` | answers how long the processor has been idle, and the time, both in ms |
 //! | `exit CODE` | ends |
 
@@ -21,12 +21,16 @@ use rustix::termios::{ControlModes, OptionalActions, SpecialCodeIndex, tcgetattr
 use std::fs::File;
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{scope, spawn};
 use std::time::{Duration, Instant};
 
 /// What the kernel calls serial ports (`Documentation/admin-guide/devices.txt`): major 4, from 64.
 const SERIAL: (u32, u32) = (4, 64);
+
+/// Whether standard error is to be left alone.
+static CALM: AtomicBool = AtomicBool::new(true);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -131,7 +135,11 @@ fn perform(line: &str, from: &mut File, to: &mut File) -> io::Result<Option<u8>>
             }
         }
         ["pulse"] => pulse(from, to)?,
-        ["flood"] => drop(spawn(flood)),
+        ["flood"] => {
+            CALM.store(false, Ordering::Relaxed);
+            drop(spawn(flood));
+        }
+        ["calm"] => CALM.store(true, Ordering::Relaxed),
         ["cpu"] => to.write_all(format!("{}\n", cpu()?).as_bytes())?,
         ["exit", code] => return code.parse().map(Some).map_err(|_| unknown()),
         _ => return Err(unknown()),
@@ -189,7 +197,11 @@ fn beat(to: &mut File, stop: &Receiver<()>) -> io::Result<()> {
 fn flood() {
     let bytes = Kind::Text.bytes(1 << 20);
     let mut errors = io::stderr();
-    while errors.write_all(&bytes).is_ok() {}
+    for piece in bytes.chunks(4096).cycle() {
+        if CALM.load(Ordering::Relaxed) || errors.write_all(piece).is_err() {
+            return;
+        }
+    }
 }
 
 /// Milliseconds in which the processor was idle, and those since some beginning.

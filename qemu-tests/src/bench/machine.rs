@@ -123,6 +123,11 @@ impl Machine {
         Ok(())
     }
 
+    /// The bare one.
+    pub(super) fn bare(&mut self) -> &mut Pipe {
+        &mut self.bare
+    }
+
     /// The link.
     pub(super) fn link(&mut self) -> &mut Pipe {
         &mut self.link
