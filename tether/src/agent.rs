@@ -14,7 +14,6 @@ use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
-use wire::message::{MuxMessage, guest, mux};
 use wire::{GuestIdentity, Link, LinkConfig, Protection, Psk, Standby};
 
 use crate::boot::cmdline::Switches;
@@ -25,9 +24,10 @@ use crate::config::Config;
 use crate::host::{Host, HostEvent};
 use crate::line::uart::{self, LineError};
 use crate::pipes::Pipes;
-use crate::process::failure::{FailureRecord, GENERAL};
+use crate::process::failure::GENERAL;
 use crate::rootfs::{EtcFiles, Rootfs};
-use crate::session::{MAX_LINGER, RequestError, Session};
+use crate::session::{MAX_LINGER, STOP_GRACE};
+use crate::sessions::Sessions;
 use crate::uevent::{Announcement, UeventSocket};
 use crate::uplink::{News, Uplink, UplinkError};
 use crate::{console, identity, reap, sys};
@@ -36,6 +36,8 @@ mod orders;
 mod reload;
 
 pub use orders::Ending;
+
+mod requests;
 
 /// How long a machine that is asked to stop goes on offering what the multiplexer has not taken.
 const STOP_LINGER: Duration = Duration::from_secs(2);
@@ -71,7 +73,7 @@ pub enum AgentError {
 /// All that can happen.
 #[derive(Debug)]
 enum Event {
-    /// The link or a stream of the process can move on, or a timer is due: the next turn finds out.
+    /// The link or a session can move on, or a timer is due: the next turn finds out.
     Progress,
     /// Children have ended.
     Children,
@@ -85,8 +87,6 @@ enum Event {
     Device(Announcement),
     /// The kernel's announcements have ended for good.
     NoMoreDevices(io::Error),
-    /// The start has succeeded or failed.
-    Outcome(Option<FailureRecord>),
 }
 
 struct Signals {
@@ -102,7 +102,9 @@ struct Agent {
     /// Absent after it has failed: what runs goes on without new devices.
     uevents: Option<UeventSocket>,
     uplink: Uplink,
-    session: Session,
+    sessions: Sessions,
+    /// The container's process has run: devices get their turn that it could start without.
+    has_run: bool,
     /// When to power off although the multiplexer has not taken everything; set when the session is over.
     linger_until: Option<Instant>,
     stopping: bool,
@@ -173,7 +175,8 @@ impl Agent {
             hardware,
             uevents: Some(uevents),
             uplink: uplink(&config.spec)?,
-            session: Session::new(&config),
+            sessions: Sessions::new(&config),
+            has_run: false,
             host: Host::new(&config.spec),
             ending: Ending::default(),
             n_reloads: 0,
@@ -190,7 +193,7 @@ impl Agent {
         {
             return Err(AgentError::Config(complaint));
         }
-        self.session.report_failure(GENERAL.into(), complaint, &mut self.uplink);
+        self.sessions.report_failure(GENERAL.into(), complaint, &mut self.uplink);
         Ok(())
     }
 
@@ -212,10 +215,9 @@ impl Agent {
         tokio::select! {
             () = std::future::ready(()), if self.busy => Ok(Event::Progress),
             moved = self.uplink.wait() => moved.map(|()| Event::Progress).map_err(|e| UplinkError::from(e).into()),
-            () = self.session.wait() => Ok(Event::Progress),
+            () = self.sessions.wait() => Ok(Event::Progress),
             event = signals.next() => Ok(event),
             event = self.host.next() => Ok(Event::Host(event)),
-            outcome = self.session.outcome() => Ok(Event::Outcome(outcome)),
             announcement = announcement => Ok(announcement.map_or_else(Event::NoMoreDevices, Event::Device)),
             () = timer => Ok(Event::Progress),
         }
@@ -226,7 +228,7 @@ impl Agent {
             Event::Progress => {}
             Event::Children => {
                 for (pid, exit) in reap::collect() {
-                    self.session.reaped(pid, exit);
+                    self.sessions.reaped(pid, exit);
                 }
             }
             Event::Stop => self.stop(),
@@ -235,10 +237,6 @@ impl Agent {
                 let _told = self.reload();
             }
             Event::Host(event) => self.host_event(event),
-            Event::Outcome(failure) => {
-                self.session.started(failure, &mut self.uplink);
-                self.hardware.process_runs(!self.spec.mounts.is_empty());
-            }
             Event::Device(announcement) => {
                 self.uplink.look(match &announcement {
                     Announcement::Event(event) => Some(event),
@@ -271,28 +269,32 @@ impl Agent {
     /// at once.
     fn turn(&mut self) -> Result<(), AgentError> {
         self.look_around();
-        self.session.tick();
         if let Some(text) = self.hardware.due()
-            && self.session.is_waiting()
+            && self.sessions.first().is_waiting()
         {
-            self.session.report_failure(GENERAL.into(), text, &mut self.uplink);
+            self.sessions.report_failure(GENERAL.into(), text, &mut self.uplink);
         }
-        self.busy = self.session.is_running() && self.hardware.load_next();
+        let runs = self.sessions.first().is_running();
+        if runs && !self.has_run {
+            self.has_run = true;
+            self.hardware.process_runs(!self.spec.mounts.is_empty());
+        }
+        self.busy = runs && self.hardware.load_next();
         for round in 1..=ROUNDS {
-            self.session.turn(&mut self.uplink);
+            self.sessions.turn(&mut self.uplink)?;
             let mut news = Vec::new();
             self.uplink.turn(|item| news.push(item))?;
             if news.is_empty() {
                 break;
             }
             for item in news {
-                self.take(item);
+                self.take(item)?;
             }
             self.busy |= round == ROUNDS;
         }
-        if self.session.is_over() && self.linger_until.is_none() {
-            let linger =
-                if self.session.gave_up() { 0 } else { self.spec.link.linger.min(MAX_LINGER) };
+        let first = self.sessions.first();
+        if first.is_over() && self.linger_until.is_none() {
+            let linger = if first.gave_up() { 0 } else { self.spec.link.linger.min(MAX_LINGER) };
             self.linger_until = Some(Instant::now() + Duration::from_secs(linger));
             debug!("the agent has {} KiB resident", resident_kib());
         }
@@ -302,7 +304,7 @@ impl Agent {
     fn deadline(&self) -> Option<Instant> {
         [
             self.uplink.deadline(),
-            self.session.deadline(),
+            self.sessions.deadline(),
             self.hardware.deadline(),
             self.host.deadline(),
             self.linger_until,
@@ -315,7 +317,7 @@ impl Agent {
     /// Whether nothing is left to do but to power off.
     fn is_done(&self) -> bool {
         let Some(until) = self.linger_until else { return false };
-        if self.uplink.is_drained() {
+        if self.sessions.are_over() && self.uplink.is_drained() {
             return true;
         }
         let late = until <= Instant::now();
@@ -325,44 +327,23 @@ impl Agent {
         late
     }
 
-    fn take(&mut self, news: News) {
+    fn take(&mut self, news: News) -> Result<(), AgentError> {
         match news {
-            News::Request(request) => self.request(request),
-            // The session's next turn reads.
-            News::Readable(_) => {}
-            News::Finished(channel) => self.session.input_finished(channel),
-            News::Gone(channel) => self.session.channel_gone(channel),
+            News::Request(request) => self.request(request)?,
+            // The session's next turn reads, or writes.
+            News::Readable(channel) | News::Writable(channel) => {
+                self.sessions.channel_ready(channel);
+            }
+            News::Finished(channel) => self.sessions.input_finished(channel),
+            News::Gone(channel) => self.sessions.channel_gone(channel),
+            News::Up { peer_is_new } => {
+                self.sessions.link_ready();
+                if peer_is_new {
+                    self.sessions.introduce(&mut self.uplink);
+                }
+            }
         }
-    }
-
-    fn request(&mut self, message: MuxMessage) {
-        debug!("request {message:?}");
-        let own = |session: &str| session == self.session.id();
-        let answer = match message.body {
-            Some(mux::Body::Signal(request)) if own(&request.session) => {
-                words(self.session.signal(request.signal))
-            }
-            Some(mux::Body::Resize(request)) if own(&request.session) => {
-                words(self.session.resize(request.rows, request.columns))
-            }
-            Some(
-                mux::Body::Signal(mux::Signal { session, .. })
-                | mux::Body::Resize(mux::Resize { session, .. }),
-            ) => {
-                format!("there is no session {session:?} here")
-            }
-            Some(mux::Body::Shutdown(_)) => {
-                self.stop();
-                String::new()
-            }
-            Some(mux::Body::Reload(_)) => self.reload().err().unwrap_or_default(),
-            Some(_) | None => "this agent does not know the request; a newer one may".to_owned(),
-        };
-        self.uplink.say(guest::Body::Reply(guest::Reply {
-            request: message.request,
-            error: answer,
-            body: Vec::new(),
-        }));
+        Ok(())
     }
 
     fn stop(&mut self) {
@@ -370,7 +351,7 @@ impl Agent {
             info!("asked to stop");
             self.stopping = true;
         }
-        self.session.stop(&mut self.uplink);
+        self.sessions.stop_all(STOP_GRACE, &mut self.uplink);
         // Whoever stops a machine whose process has ended does not want to wait for the multiplexer for long.
         let soon = Instant::now() + STOP_LINGER;
         self.linger_until = self.linger_until.map(|until| until.min(soon));
@@ -378,14 +359,14 @@ impl Agent {
 
     /// Starts the session in its root, unless it is over already.
     fn start(&mut self, device: &Path) -> Result<(), AgentError> {
-        if !self.session.is_waiting() {
+        if !self.sessions.first().is_waiting() {
             return Ok(());
         }
         info!("container root is {}", device.display());
         let rootfs = match Rootfs::mount(device, &self.etc()) {
             Ok(rootfs) => rootfs,
             Err(failure) => {
-                self.session.fail(&failure, &mut self.uplink);
+                self.sessions.fail(&failure, &mut self.uplink);
                 return Ok(());
             }
         };
@@ -393,11 +374,11 @@ impl Agent {
             warn!("no loopback network: {error}");
         }
         let cgroup = Cgroup::create(Path::new(cgroup::TREE), "container");
-        Ok(self.session.start(&rootfs, cgroup, &mut self.uplink)?)
+        Ok(self.sessions.place(rootfs, cgroup, &mut self.uplink)?)
     }
 
     fn etc(&self) -> EtcFiles {
-        let hostname = self.session.hostname();
+        let hostname = self.sessions.first().launch().hostname.as_str();
         EtcFiles {
             hostname: hostname.to_owned(),
             hosts: identity::hosts(hostname, &[]),
@@ -411,10 +392,6 @@ fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
-}
-
-fn words(result: Result<(), RequestError>) -> String {
-    result.err().map(|error| error.to_string()).unwrap_or_default()
 }
 
 fn loopback() -> Result<(), nix::errno::Errno> {

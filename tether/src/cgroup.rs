@@ -1,6 +1,7 @@
 //! The container's cgroup (v2): one leaf that holds all of its processes and no other.
 
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,16 @@ impl Cgroup {
     /// The leaf's directory, for starting a process in it.
     pub fn directory(&self) -> Option<&OwnedFd> {
         self.directory.as_ref()
+    }
+
+    /// Freezes all processes in it, or lets them go on (`cgroup.freeze`). A process in the middle of a system
+    /// call that cannot be interrupted stops when that is done.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.freeze"), if frozen { "1" } else { "0" })
     }
 
     /// Whether the kernel has killed a process of the container for memory.

@@ -3,8 +3,9 @@
 //! # Reading order
 //!
 //! [`agent`] is the event loop and the only owner of state that changes; [`config`] finds out what to run;
-//! [`boot`] brings the machine up to the point where the container's disk is found; [`session`] is the container's life, [`rootfs`] and
-//! [`process`] turn its config into a running program; [`stdio`], [`relay`], [`uplink`], [`pipes`], [`ladder`] and [`mod@line`] carry
+//! [`boot`] brings the machine up to the point where the container's disk is found; [`sessions`] holds all that
+//! runs, [`session`] is the life of one, [`rootfs`] and [`process`] turn its config into a running program;
+//! [`stdio`], [`relay`], [`uplink`], [`pipes`], [`ladder`] and [`mod@line`] carry
 //! its bytes; [`power`] ends it all.
 //!
 //! # What is deliberately absent
@@ -32,11 +33,13 @@ mod peer;
 pub mod pipes;
 pub mod power;
 pub mod process;
+pub mod ready;
 pub mod reap;
 pub mod relay;
 pub mod report;
 pub mod rootfs;
 pub mod session;
+pub mod sessions;
 pub mod signal;
 pub mod stdio;
 pub mod sys;

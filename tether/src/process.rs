@@ -2,14 +2,17 @@
 //!
 //! [`start`] makes the namespaces and returns at once; the child then prepares its root and identity on its
 //! own (`child`) while the agent goes on serving the link. How that ended comes through
-//! [`Starting::outcome`]: nothing when the program runs, a record when it does not.
+//! [`Starting::poll_outcome`]: nothing when the program runs, a record when it does not.
 
 mod child;
+pub mod exec;
 pub mod executable;
 pub mod failure;
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -41,6 +44,8 @@ pub struct Launch {
     pub tty: bool,
     /// Whether anything can be written to its stdin.
     pub open_stdin: bool,
+    /// Whether nobody wants its output: its streams are `/dev/null` then, unless it has a terminal.
+    pub detached: bool,
 }
 
 /// A process on its way to its program.
@@ -52,23 +57,27 @@ pub struct Starting {
 }
 
 impl Starting {
-    /// Waits until the program runs (`None`) or the start has failed.
+    /// Whether the program runs (`None`) or the start has failed, once that is known; the context's task is
+    /// woken then.
     ///
     /// # Errors
     ///
     /// When the status pipe itself cannot be read.
-    ///
-    /// # Cancel safety
-    ///
-    /// The record is one atomic write and is read at once: nothing is lost.
-    pub async fn outcome(&self) -> io::Result<Option<FailureRecord>> {
+    pub fn poll_outcome(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<FailureRecord>>> {
         loop {
-            let mut ready = self.status.readable().await?;
+            let mut ready = match self.status.poll_read_ready(context) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => return Poll::Pending,
+            };
+            // The record is one atomic write and is read at once.
             let mut record = [0; MAX_RECORD];
             match ready.try_io(|fd| Ok(read(fd.get_ref(), &mut record)?)) {
-                Ok(Ok(len)) => return Ok(FailureRecord::decode(&record[..len])),
+                Ok(Ok(len)) => return Poll::Ready(Ok(FailureRecord::decode(&record[..len]))),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(error)) => return Err(error),
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}
             }
         }
@@ -81,16 +90,29 @@ impl Starting {
 /// # Errors
 ///
 /// When the machine cannot make pipes, a terminal or the process. Everything that depends on the image comes
-/// later, through [`Starting::outcome`].
+/// later, through [`Starting::poll_outcome`].
 pub fn start(
     launch: &Launch,
     rootfs: &Rootfs,
     cgroup: &Cgroup,
 ) -> Result<(Starting, Stdio), StartFailure> {
-    let (stdio, child_stdio) = Stdio::open(launch.tty, launch.open_stdin)?;
+    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    spawn(launch, flags, cgroup, |stdio, status| child::run(launch, rootfs, stdio, status))
+}
+
+/// Makes a process and has it run `child`, which never returns.
+fn spawn(
+    launch: &Launch,
+    flags: libc::c_int,
+    cgroup: &Cgroup,
+    child: impl FnOnce(&ChildStdio, &OwnedFd) -> Infallible,
+) -> Result<(Starting, Stdio), StartFailure> {
+    let (stdio, child_stdio) = match launch {
+        Launch { detached: true, tty: false, .. } => Stdio::nothing(),
+        Launch { tty, open_stdin, .. } => Stdio::open(*tty, *open_stdin)?,
+    };
     let (status_read, status_write) =
         pipe2(OFlag::O_CLOEXEC).map_err(StartFailure::machine("make the status pipe"))?;
-    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     // Between birth and reset, the child must not run the agent's signal handlers: they write into a pipe
     // that parent and child share.
     let mask = SigSet::all()
@@ -98,10 +120,10 @@ pub fn start(
         .map_err(StartFailure::machine("block signals"))?;
     let cloned = sys::clone_process(flags, cgroup.directory());
     if matches!(cloned, Ok(Cloned::Child)) {
-        child::run(launch, rootfs, &child_stdio, &status_write);
+        child(&child_stdio, &status_write);
     }
     mask.thread_set_mask().map_err(StartFailure::machine("unblock signals"))?;
-    let pid = match cloned.map_err(StartFailure::machine("make the container's process"))? {
+    let pid = match cloned.map_err(StartFailure::machine("make the process"))? {
         Cloned::Parent(pid) => pid,
         Cloned::Child => unreachable!("the child has become its program or ended"),
     };

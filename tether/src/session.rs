@@ -1,86 +1,83 @@
-//! The container's session: one process from its config to its exit record.
+//! One session: a process from its config or request to its exit record, perhaps over several runs.
 //!
 //! ```text
-//!            disk found            program runs          process ends         output ended
+//!            may start             program runs          process ends         output ended
 //!  Waiting ─────────────▶ Starting ─────────────▶ Running ────────────▶ Draining ────────────▶ Over
-//!     │                      │                                                                  ▲
-//!     └──────────────────────┴─────────── cannot be started ───────────────────────────────────┘
+//!     │                    ▲ │                                            │                     ▲
+//!     │          time is up│ │                               run it again │                     │
+//!     │                   Resting ◀───────────────────────────────────────┘                     │
+//!     │                    │ │                                                                  │
+//!     └────────────────────┴─┴────────── cannot be started, stopped ────────────────────────────┘
 //! ```
 //!
 //! It owns the process's streams and their relays. Signals and sizes that come early are kept until there is
 //! a program to receive them. The reaper never waits for output: an exit is noted at once, the output is
-//! drained beside it, and what still holds it open after `DRAIN_PATIENCE` of silence is abandoned. Output that
-//! the multiplexer does not take for the linger time is truncated, and the record says so.
+//! drained beside it, and what still holds it open after some silence (`DRAIN_PATIENCE`) is abandoned. Output
+//! that the multiplexer does not take for the linger time is truncated, and the record says so.
+//!
+//! Everything that takes time is polled with the waker it is given ([`Session::turn`]); nothing waits in here.
 
-use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use guestinfo::{SessionSpec, Spec};
 use nix::unistd::Pid;
-use thiserror::Error;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
-use wire::message::guest::{Body, Exited, Failed, OutputEnd, Started};
-use wire::message::label;
-use wire::{ChannelId, Class, Direction};
+use wire::ChannelId;
+use wire::message::guest::{Body, Exited, Failed, Known, OutputEnd, Restarting, Started};
+use wire::message::mux;
 
 use crate::cgroup::Cgroup;
 use crate::clock;
 use crate::config::Config;
-use crate::process::failure::{FailureRecord, StartFailure};
+use crate::process::exec::{self, Inside};
+use crate::process::failure::{self, FailureRecord, StartFailure};
 use crate::process::{self, Launch, Starting};
 use crate::reap::Exit;
-use crate::relay::{Flow, InputRelay, OutputRelay};
+use crate::relay::Flow;
 use crate::report::Reporter;
 use crate::rootfs::Rootfs;
 use crate::signal::{self, Pending};
-use crate::stdio::Stdio;
-use crate::sys;
 use crate::uplink::{Uplink, UplinkError};
 
-/// How long an output that nobody writes to is kept open after the process's end.
+mod launch;
+mod request;
+pub mod restart;
+mod streams;
+
+pub use request::RequestError;
+use restart::{RestartPolicy, Restarts};
+use streams::Streams;
+
+/// How long an output that nobody writes to is kept open after the end of the container's own process.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The same for a process beside it. What it wrote itself is read when its pipe is found empty; the wait is a
+/// courtesy to what it left in the background, which must not keep its client.
+const EXEC_DRAIN_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The longest linger time, seconds: a day. The arithmetic of deadlines then cannot overflow.
 pub const MAX_LINGER: u64 = 86_400;
 
 /// How long a process may take to end after its stop signal, before it is killed: Docker's default.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Rows and columns of a terminal nobody has sized: what programs assume that cannot ask. The kernel's own
 /// default of zero makes some of them fail.
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
 
-/// Why a request about the session is refused. The texts go to the client.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum RequestError {
-    /// The signal does not exist.
-    #[error("signal {0} does not exist; signals are 1 to {max}", max = signal::MAX)]
-    Signal(i32),
-    /// The process has ended.
-    #[error("the container's process has ended")]
-    Ended,
-    /// The terminal refuses.
-    #[error("the terminal cannot be resized to {rows} rows and {columns} columns: {errno}")]
-    Resize {
-        /// As asked.
-        rows: u32,
-        /// As asked.
-        columns: u32,
-        /// The kernel's answer.
-        errno: nix::errno::Errno,
-    },
-}
+/// The most of a command that is shown to people.
+const MAX_SHOWN: usize = 256;
 
 /// Where the session is in its life.
 #[derive(Debug)]
 enum Phase {
     Waiting,
     Starting { starting: Starting, exit: Option<Exit> },
-    Running { pid: Pid, started_us: u64 },
+    Running { pid: Pid, started_us: u64, since: Instant },
     Draining(Drain),
+    Resting { until: Instant, last: Exited },
     Over,
 }
 
@@ -90,18 +87,40 @@ struct Drain {
     exit: Exit,
     started_us: u64,
     exited_us: u64,
+    ran: Duration,
     /// When silence becomes the end.
     silent_until: Instant,
     /// When the wait for room in the link is given up.
     stuck_until: Instant,
 }
 
-/// The streams of a process that was started.
+/// Where a process is started.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// In namespaces of its own, which are the container.
+    Fresh(&'a Rootfs, &'a Cgroup),
+    /// In those of the container.
+    Beside(&'a Inside, &'a Cgroup),
+}
+
+/// Where a session tells what becomes of it.
 #[derive(Debug)]
-struct Streams {
-    stdio: Stdio,
-    output: OutputRelay,
-    input: InputRelay,
+pub struct Teller<'a> {
+    /// The multiplexer.
+    pub uplink: &'a mut Uplink,
+    /// The report, in which only the container's own session appears.
+    pub reporter: Option<&'a mut Reporter>,
+    /// Where it is seen why a process was killed.
+    pub cgroup: Option<&'a Cgroup>,
+}
+
+impl Teller<'_> {
+    fn report(&mut self, change: impl FnOnce(&mut Reporter)) {
+        if let Some(reporter) = &mut self.reporter {
+            change(reporter);
+            reporter.publish(self.uplink);
+        }
+    }
 }
 
 /// The session.
@@ -112,40 +131,75 @@ pub struct Session {
     stop_signal: i32,
     phase: Phase,
     streams: Option<Streams>,
-    cgroup: Option<Cgroup>,
+    /// Whether it is the container's own.
+    is_first: bool,
+    restarts: Restarts,
     early: Pending,
     size: (u16, u16),
     kill_at: Option<Instant>,
-    /// What is said of it to those who only look.
-    reporter: Reporter,
     /// How long the multiplexer may leave output untaken after the process's end.
     linger: Duration,
     gave_up: bool,
+    /// What was told of its end.
+    last_words: Option<Body>,
 }
 
 impl Session {
     /// The config's session, which waits for its root.
     pub fn new(config: &Config) -> Self {
         let Config { spec, session, .. } = config;
-        let stop_signal = signal::number(&session.stop_signal).unwrap_or_else(|| {
+        let mut own = Self::of(&session.id, launch::of_config(spec, session));
+        own.is_first = true;
+        own.stop_signal = signal::number(&session.stop_signal).unwrap_or_else(|| {
             if !session.stop_signal.is_empty() {
                 warn!("stop signal {:?} does not exist, TERM is used", session.stop_signal);
             }
             libc::SIGTERM
         });
+        let policy = RestartPolicy::of(session).unwrap_or_else(|error| {
+            warn!("{error}; it is run once");
+            RestartPolicy::No
+        });
+        own.restarts = Restarts::new(policy);
+        own.linger = Duration::from_secs(spec.link.linger.min(MAX_LINGER));
+        own
+    }
+
+    /// A session of the config beside the container's own.
+    pub fn configured(spec: &Spec, session: &SessionSpec) -> Self {
+        let mut own = Self::of(&session.id, launch::of_config(spec, session));
+        own.stop_signal = signal::number(&session.stop_signal).unwrap_or(libc::SIGTERM);
+        own.linger = Duration::from_secs(spec.link.linger.min(MAX_LINGER));
+        own
+    }
+
+    /// A session beside the container's own `first`, as somebody asks for it.
+    pub fn requested(first: &Self, request: &mux::Exec) -> Self {
+        let mut own = Self::of(&request.session, launch::of_request(&first.launch, request));
+        own.linger = first.linger;
+        if let (Ok(rows @ 1..), Ok(columns @ 1..)) =
+            (u16::try_from(request.rows), u16::try_from(request.columns))
+        {
+            own.size = (rows, columns);
+        }
+        own
+    }
+
+    fn of(id: &str, launch: Launch) -> Self {
         Self {
-            id: session.id.clone(),
-            launch: launch(spec, session),
-            stop_signal,
+            id: id.to_owned(),
+            launch,
+            stop_signal: libc::SIGTERM,
             phase: Phase::Waiting,
             streams: None,
-            cgroup: None,
+            is_first: false,
+            restarts: Restarts::new(RestartPolicy::No),
             early: Pending::default(),
             size: DEFAULT_SIZE,
             kill_at: None,
-            reporter: Reporter::new(config),
-            linger: Duration::from_secs(spec.link.linger.min(MAX_LINGER)),
+            linger: Duration::ZERO,
             gave_up: false,
+            last_words: None,
         }
     }
 
@@ -154,14 +208,9 @@ impl Session {
         &self.id
     }
 
-    /// The host name inside.
-    pub fn hostname(&self) -> &str {
-        &self.launch.hostname
-    }
-
-    /// The report on it.
-    pub fn reporter(&mut self) -> &mut Reporter {
-        &mut self.reporter
+    /// What it runs, and how.
+    pub fn launch(&self) -> &Launch {
+        &self.launch
     }
 
     /// How long the multiplexer may from now on leave output untaken after the process's end, seconds.
@@ -184,102 +233,116 @@ impl Session {
         matches!(self.phase, Phase::Over)
     }
 
-    /// Starts the process in its root.
+    /// Whether the pause before the next run is over.
+    pub fn is_rested(&self) -> bool {
+        matches!(self.phase, Phase::Resting { until, .. } if until <= Instant::now())
+    }
+
+    /// The process that is starting or running.
+    pub fn pid(&self) -> Option<Pid> {
+        match &self.phase {
+            Phase::Starting { starting, .. } => Some(starting.pid),
+            Phase::Running { pid, .. } => Some(*pid),
+            Phase::Waiting | Phase::Draining(_) | Phase::Resting { .. } | Phase::Over => None,
+        }
+    }
+
+    /// The channels that are open.
+    pub fn channels(&self) -> impl Iterator<Item = ChannelId> {
+        self.streams.iter().flat_map(Streams::channels)
+    }
+
+    /// What a multiplexer must know of a session beside the container's own.
+    pub fn known(&self) -> Known {
+        let mut command = self.launch.args.join(" ");
+        command.truncate(command.floor_char_boundary(MAX_SHOWN));
+        let Launch { tty, open_stdin, detached: detach, .. } = self.launch;
+        Known { session: self.id.clone(), command, tty, open_stdin, detach }
+    }
+
+    /// Starts the process, for the first time or again.
     ///
     /// # Errors
     ///
     /// When the link cannot carry the session's channels. A process that cannot be started is no error
     /// here: the multiplexer is told and the session is over.
-    pub fn start(
-        &mut self,
-        rootfs: &Rootfs,
-        cgroup: Cgroup,
-        uplink: &mut Uplink,
-    ) -> Result<(), UplinkError> {
-        match process::start(&self.launch, rootfs, &cgroup) {
-            Ok((starting, stdio)) => {
-                self.streams = Some(self.open_streams(stdio, uplink)?);
-                self.phase = Phase::Starting { starting, exit: None };
-                self.apply_size();
+    pub fn start(&mut self, place: Place<'_>, teller: &mut Teller<'_>) -> Result<(), UplinkError> {
+        let started = match place {
+            Place::Fresh(rootfs, cgroup) => process::start(&self.launch, rootfs, cgroup),
+            Place::Beside(inside, cgroup) => exec::start(&self.launch, inside, cgroup),
+        };
+        let (starting, stdio) = match started {
+            Ok(started) => started,
+            Err(failure) => {
+                self.fail(&failure, teller);
+                return Ok(());
             }
-            Err(failure) => self.fail(&failure, uplink),
+        };
+        if matches!(self.phase, Phase::Resting { .. }) {
+            teller.report(Reporter::restarted);
         }
-        self.cgroup = Some(cgroup);
+        // Before anything else may go wrong: the process is there, and its end has to be noted.
+        self.phase = Phase::Starting { starting, exit: None };
+        match &mut self.streams {
+            Some(streams) => streams.renew(&self.id, &self.launch, stdio, teller.uplink)?,
+            None => {
+                let open =
+                    Streams::open(&self.id, &self.launch, self.is_first, stdio, teller.uplink);
+                self.streams = Some(open?);
+            }
+        }
+        self.apply_size();
         Ok(())
     }
 
-    fn open_streams(&self, stdio: Stdio, uplink: &mut Uplink) -> Result<Streams, UplinkError> {
-        let (session, tty) = (self.id.clone(), self.launch.tty);
-        let class = if tty { Class::Terminal } else { Class::Log };
-        let kind = label::Kind::Output(label::Output { session: session.clone(), tty });
-        let output = uplink.open(Direction::ToMux, class, kind)?;
-        let input = if self.launch.open_stdin {
-            let class = if tty { Class::Terminal } else { Class::Exec };
-            let kind = label::Kind::Input(label::Input { session });
-            Some(uplink.open(Direction::ToGuest, class, kind)?)
-        } else {
-            None
-        };
-        let output = OutputRelay::new(output, tty);
-        Ok(Streams { stdio, output, input: InputRelay::new(input) })
-    }
-
     /// Ends a session that cannot be started, and says why.
-    pub fn fail(&mut self, failure: &StartFailure, uplink: &mut Uplink) {
-        self.report_failure(failure.exit_code().into(), failure.to_string(), uplink);
+    pub fn fail(&mut self, failure: &StartFailure, teller: &mut Teller<'_>) {
+        self.report_failure(failure.exit_code().into(), failure.to_string(), teller);
     }
 
     /// Ends a session for a reason outside of it.
-    pub fn report_failure(&mut self, code: i32, text: String, uplink: &mut Uplink) {
+    pub fn report_failure(&mut self, code: i32, text: String, teller: &mut Teller<'_>) {
         warn!("session {} cannot be started: {text}", self.id);
         let (session, time_us) = (self.id.clone(), clock::wall_us());
-        self.reporter.failed(code, &text, time_us);
-        self.reporter.publish(uplink);
-        uplink.say(Body::Failed(Failed { session, code, text, time_us }));
-        self.close_streams(uplink);
-        self.phase = Phase::Over;
-    }
-
-    /// Waits for the outcome of the start; forever when the session is not starting.
-    ///
-    /// # Cancel safety
-    ///
-    /// See [`Starting::outcome`].
-    pub async fn outcome(&self) -> Option<FailureRecord> {
-        let Phase::Starting { starting, .. } = &self.phase else {
-            return std::future::pending().await;
-        };
-        starting.outcome().await.unwrap_or_else(|error| {
-            let text = format!("the start cannot be followed: {error}");
-            Some(FailureRecord { code: process::failure::GENERAL, text })
-        })
+        teller.report(|reporter| reporter.failed(code, &text, time_us));
+        self.close(Body::Failed(Failed { session, code, text, time_us }), teller.uplink);
     }
 
     /// Takes note of how the start went.
-    pub fn started(&mut self, failure: Option<FailureRecord>, uplink: &mut Uplink) {
+    fn started(&mut self, failure: Option<FailureRecord>, teller: &mut Teller<'_>) {
         let Phase::Starting { starting, exit } = &self.phase else { return };
         let (pid, exit) = (starting.pid, *exit);
         if let Some(FailureRecord { code, text }) = failure {
-            return self.report_failure(code.into(), text, uplink);
+            return self.report_failure(code.into(), text, teller);
         }
         let started_us = clock::wall_us();
-        info!("session {} runs as process {pid}", self.id);
-        let session = self.id.clone();
-        self.reporter.started(started_us);
-        self.reporter.publish(uplink);
-        uplink.say(Body::Started(Started {
-            session,
-            time_us: started_us,
-            pid: pid.as_raw().cast_unsigned(),
-        }));
-        self.phase = Phase::Running { pid, started_us };
+        if self.is_first {
+            info!("session {} runs as process {pid}", self.id);
+        } else {
+            debug!("session {} runs as process {pid}", self.id);
+        }
+        teller.report(|reporter| reporter.started(started_us));
+        teller.uplink.say(Body::Started(self.started_at(pid, started_us)));
+        self.phase = Phase::Running { pid, started_us, since: Instant::now() };
         match exit {
             Some(exit) => self.ended(exit),
             None => self.deliver_early(),
         }
     }
 
-    /// Takes note of an ended process, if it is the session's.
+    fn started_at(&self, pid: Pid, time_us: u64) -> Started {
+        Started { session: self.id.clone(), time_us, pid: pid.as_raw().cast_unsigned() }
+    }
+
+    /// Tells a multiplexer that knows nothing of this session what there is to know.
+    pub fn introduce(&self, uplink: &mut Uplink) {
+        uplink.say(Body::Known(self.known()));
+        if let Phase::Running { pid, started_us, .. } = self.phase {
+            uplink.say(Body::Started(self.started_at(pid, started_us)));
+        }
+    }
+
+    /// Takes note of the end of its process.
     pub fn reaped(&mut self, pid: Pid, exit: Exit) {
         match &mut self.phase {
             // Whether this was the program or the attempt to start it is known when the outcome is.
@@ -290,186 +353,156 @@ impl Session {
     }
 
     fn ended(&mut self, exit: Exit) {
-        let Phase::Running { started_us, .. } = self.phase else { return };
-        let exited_us = clock::wall_us();
+        let Phase::Running { started_us, since, .. } = self.phase else { return };
         let now = Instant::now();
-        let (silent_until, stuck_until) = (now + DRAIN_PATIENCE, now + self.linger);
-        self.phase =
-            Phase::Draining(Drain { exit, started_us, exited_us, silent_until, stuck_until });
+        self.phase = Phase::Draining(Drain {
+            exit,
+            started_us,
+            exited_us: clock::wall_us(),
+            ran: now - since,
+            silent_until: now + self.patience(),
+            stuck_until: now + self.linger,
+        });
     }
 
-    /// Moves what can be moved, and ends the session when there is nothing more to come.
-    pub fn turn(&mut self, uplink: &mut Uplink) {
-        self.reporter.publish(uplink);
+    fn patience(&self) -> Duration {
+        if self.is_first { DRAIN_PATIENCE } else { EXEC_DRAIN_PATIENCE }
+    }
+
+    /// Does all that can be done now, and has the context's task woken when there is more. Ready when there
+    /// is more at once.
+    pub fn turn(&mut self, context: &mut Context<'_>, teller: &mut Teller<'_>) -> Poll<()> {
+        self.tick();
+        if let Phase::Starting { starting, .. } = &self.phase
+            && let Poll::Ready(outcome) = starting.poll_outcome(context)
+        {
+            let failed = |error| {
+                let text = format!("the start cannot be followed: {error}");
+                Some(FailureRecord { code: failure::GENERAL, text })
+            };
+            self.started(outcome.unwrap_or_else(failed), teller);
+        }
+        self.relay(teller);
+        match &self.streams {
+            Some(streams) => streams.poll_ready(context, teller.uplink.link()),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Moves what can be moved, and ends the run when there is nothing more to come.
+    fn relay(&mut self, teller: &mut Teller<'_>) {
         let Some(streams) = &mut self.streams else { return };
-        streams.input.turn(&mut streams.stdio, uplink.link());
-        let flow = streams.output.turn(&mut streams.stdio, uplink.link());
+        let flow = streams.turn(teller.uplink.link());
+        let patience = self.patience();
         let Phase::Draining(drain) = &mut self.phase else { return };
         let now = Instant::now();
         // Patience is for silence, not for a slow line: that has the linger time.
         if flow != Flow::Idle {
-            drain.silent_until = now + DRAIN_PATIENCE;
+            drain.silent_until = now + patience;
         }
         if flow != Flow::Stuck {
             drain.stuck_until = now + self.linger;
         }
         match flow {
-            Flow::Ended => self.finish(OutputEnd::Drained, uplink),
-            Flow::Idle if drain.silent_until <= now => self.finish(OutputEnd::Abandoned, uplink),
+            Flow::Ended => self.finish(OutputEnd::Drained, teller),
+            Flow::Idle if drain.silent_until <= now => self.finish(OutputEnd::Abandoned, teller),
             Flow::Stuck if drain.stuck_until <= now => {
                 self.gave_up = true;
-                self.finish(OutputEnd::Truncated, uplink);
+                self.finish(OutputEnd::Truncated, teller);
             }
             Flow::Moved | Flow::Idle | Flow::Stuck => {}
         }
     }
 
-    /// Sends the exit record.
-    fn finish(&mut self, end: OutputEnd, uplink: &mut Uplink) {
-        let Phase::Draining(Drain { exit, started_us, exited_us, .. }) = self.phase else { return };
-        let dropped = self.streams.as_ref().is_some_and(|streams| streams.output.is_discarding());
-        let end = if dropped { OutputEnd::Truncated } else { end };
-        let Some((channel, bytes)) = self.close_streams(uplink) else { return };
-        let oom_killed = self.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
+    /// Sends the exit record, or that there will be another run.
+    fn finish(&mut self, end: OutputEnd, teller: &mut Teller<'_>) {
+        let Phase::Draining(Drain { exit, ran, .. }) = self.phase else { return };
+        let Some(record) = self.record(end, teller) else { return };
+        let oom = if record.oom_killed { "out of memory" } else { "" };
+        teller.report(|reporter| reporter.ended(exit.code, oom, record.exited_us));
+        // After output nobody takes, another run would only write more of it.
+        let again = if self.gave_up { None } else { self.restarts.again(exit.code, ran) };
+        let Some(pause) = again else {
+            return self.close(Body::Exited(record), teller.uplink);
+        };
+        info!("session {} will run again in {pause:?}", self.id);
+        if let Some(streams) = &mut self.streams {
+            streams.stdio = None;
+        }
+        teller.uplink.say(Body::Restarting(Restarting {
+            exited: Some(record.clone()),
+            restarts: self.restarts.count,
+            delay_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+        }));
+        self.kill_at = None;
+        self.phase = Phase::Resting { until: Instant::now() + pause, last: record };
+    }
+
+    fn record(&self, end: OutputEnd, teller: &mut Teller<'_>) -> Option<Exited> {
+        let Phase::Draining(Drain { exit, started_us, exited_us, .. }) = self.phase else {
+            return None;
+        };
+        let length = self.streams.as_ref()?.length(teller.uplink.link());
+        // The kernel counts for the whole container; beside the first process, only a killed one can be meant.
+        let oom_killed = teller.cgroup.is_some_and(Cgroup::oom_killed)
+            && (self.is_first || exit.signal == libc::SIGKILL);
+        let end = if length.is_cut { OutputEnd::Truncated } else { end };
         let words = match end {
             OutputEnd::Drained => "drained",
             OutputEnd::Abandoned => "abandoned",
             OutputEnd::Truncated => "truncated",
         };
         let oom = if oom_killed { ", out of memory" } else { "" };
-        info!("session {} exited {} (output {words}, {bytes} bytes{oom})", self.id, exit.code);
-        self.reporter.ended(exit.code, oom.trim_start_matches(", "), exited_us);
-        self.reporter.publish(uplink);
-        uplink.say(Body::Exited(Exited {
+        let (id, code, bytes) = (&self.id, exit.code, length.bytes);
+        let text = format!("session {id} exited {code} (output {words}, {bytes} bytes{oom})");
+        if self.is_first {
+            info!("{text}")
+        } else {
+            debug!("{text}")
+        }
+        Some(Exited {
             session: self.id.clone(),
-            code: exit.code,
+            code,
             signal: exit.signal,
             core_dumped: exit.core_dumped,
             raw_status: exit.raw,
             oom_killed,
             started_us,
             exited_us,
-            output_length: channel,
+            output_length: length.channel,
             output_end: end.into(),
-        }));
+        })
+    }
+
+    /// Ends the session with its last words. They are said before its channels end, so that whoever sees the
+    /// end of the output knows how it came.
+    fn close(&mut self, words: Body, uplink: &mut Uplink) {
+        self.last_words = Some(words.clone());
+        uplink.say(words);
+        if let Some(streams) = self.streams.take() {
+            streams.close(uplink.link());
+        }
         self.phase = Phase::Over;
     }
 
-    /// Closes both channels; the output channel's length and payload, if there was one.
-    fn close_streams(&mut self, uplink: &mut Uplink) -> Option<(u64, u64)> {
-        let mut streams = self.streams.take()?;
-        let link = uplink.link();
-        streams.input.stop(link);
-        let length = link.offset(streams.output.channel()).unwrap_or(0);
-        link.finish(streams.output.channel());
-        Some((length, streams.output.bytes()))
+    /// What was told of its end.
+    pub fn last_words(&self) -> Option<&Body> {
+        self.last_words.as_ref()
     }
 
-    /// Sends a signal, or keeps it for the program to come.
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`].
-    pub fn signal(&mut self, number: i32) -> Result<(), RequestError> {
-        if !signal::is_valid(number) {
-            return Err(RequestError::Signal(number));
-        }
-        match &self.phase {
-            Phase::Waiting | Phase::Starting { .. } => {
-                self.early.add(number);
-                Ok(())
-            }
-            // ESRCH cannot be: nobody but the agent collects it, and then the phase is another.
-            Phase::Running { pid, .. } => sys::kill(*pid, number).map_err(|_| RequestError::Ended),
-            Phase::Draining(_) | Phase::Over => Err(RequestError::Ended),
-        }
-    }
-
-    /// Sends a signal to the process and all in its group, which it leads.
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`].
-    pub fn signal_group(&mut self, number: i32) -> Result<(), RequestError> {
-        match &self.phase {
-            Phase::Running { pid, .. } if signal::is_valid(number) => {
-                sys::kill(Pid::from_raw(-pid.as_raw()), number).map_err(|_| RequestError::Ended)
-            }
-            _ => self.signal(number),
-        }
-    }
-
-    fn deliver_early(&mut self) {
-        for number in self.early.take() {
-            if let Err(error) = self.signal(number) {
-                warn!("signal {number} came too late: {error}");
-            }
-        }
-    }
-
-    /// Gives the terminal a size, or keeps it for the terminal to come.
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`].
-    pub fn resize(&mut self, rows: u32, columns: u32) -> Result<(), RequestError> {
-        let refused = |errno| RequestError::Resize { rows, columns, errno };
-        let (Ok(r), Ok(c)) = (u16::try_from(rows), u16::try_from(columns)) else {
-            return Err(refused(nix::errno::Errno::ERANGE));
-        };
-        if self.is_over() {
-            return Err(RequestError::Ended);
-        }
-        self.size = (r, c);
-        self.streams.as_ref().map_or(Ok(()), |streams| streams.stdio.resize(r, c).map_err(refused))
-    }
-
-    fn apply_size(&self) {
-        let (rows, columns) = self.size;
-        if let Some(streams) = &self.streams
-            && let Err(errno) = streams.stdio.resize(rows, columns)
-        {
-            warn!("the terminal cannot be resized: {errno}");
-        }
-    }
-
-    /// Asks the process to end, and kills it when it does not. A session that has not started is over.
-    pub fn stop(&mut self, uplink: &mut Uplink) {
-        if self.is_waiting() {
-            return self.report_failure(
-                128 + self.stop_signal,
-                "stopped before it was started".to_owned(),
-                uplink,
-            );
-        }
-        if self.kill_at.is_none() && self.signal(self.stop_signal).is_ok() {
-            info!("session {}: sent signal {}", self.id, self.stop_signal);
-            self.kill_at = Some(Instant::now() + STOP_GRACE);
-        }
-    }
-
-    /// Does what is due by time alone.
-    pub fn tick(&mut self) {
-        if self.kill_at.is_some_and(|at| at <= Instant::now()) {
-            self.kill_at = None;
-            if self.signal(libc::SIGKILL).is_ok() {
-                info!("session {} did not end in time, killed", self.id);
-            }
-        }
-    }
-
-    /// When the next [`Self::tick`] or [`Self::turn`] is due.
+    /// When the next [`Self::turn`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        let drain = match &self.phase {
+        let phase = match &self.phase {
             Phase::Draining(drain) if self.is_stuck() => Some(drain.stuck_until),
             Phase::Draining(drain) => Some(drain.silent_until),
-            _ => None,
+            Phase::Resting { until, .. } => Some(*until),
+            Phase::Waiting | Phase::Starting { .. } | Phase::Running { .. } | Phase::Over => None,
         };
-        drain.into_iter().chain(self.kill_at).min()
+        phase.into_iter().chain(self.kill_at.filter(|_| !self.is_over())).min()
     }
 
     fn is_stuck(&self) -> bool {
-        self.streams.as_ref().is_some_and(|streams| streams.output.is_stuck())
+        self.streams.as_ref().is_some_and(Streams::is_stuck)
     }
 
     /// Whether output was left behind because the multiplexer did not take it: then there is no point in
@@ -480,78 +513,18 @@ impl Session {
 
     /// The input channel has ended.
     pub fn input_finished(&mut self, channel: ChannelId) {
-        if let Some(streams) = self.streams.as_mut().filter(|s| s.input.channel() == Some(channel))
-        {
-            streams.input.finish();
+        if let Some(streams) = &mut self.streams {
+            streams.input_finished(channel);
         }
     }
 
     /// A channel is gone at the other end.
     pub fn channel_gone(&mut self, channel: ChannelId) {
-        let Some(streams) = &mut self.streams else { return };
-        if streams.input.channel() == Some(channel) {
-            streams.input.forget();
-        } else if streams.output.channel() == channel {
+        if let Some(streams) = &mut self.streams
+            && streams.channel_gone(channel)
+        {
             warn!("session {}: the multiplexer has given up the output, it is dropped", self.id);
-            streams.output.discard();
         }
-    }
-
-    /// Waits until one of the process's streams may have moved.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is taken or given.
-    pub async fn wait(&self) {
-        let Some(streams) = &self.streams else { return std::future::pending().await };
-        let [stdout, stderr, stdin] = streams.stdio.ends();
-        let reading = !streams.output.is_stuck();
-        tokio::select! {
-            () = stdio_ready(stdout, Interest::READABLE), if reading => {}
-            () = stdio_ready(stderr, Interest::READABLE), if reading => {}
-            () = stdio_ready(stdin, Interest::WRITABLE), if streams.input.is_blocked() => {}
-            else => std::future::pending().await,
-        }
-    }
-}
-
-async fn stdio_ready(end: Option<&AsyncFd<OwnedFd>>, interest: Interest) {
-    match end {
-        // A runtime that cannot wait leaves the next turn to other events.
-        Some(fd) => match fd.ready(interest).await {
-            Ok(mut ready) => ready.retain_ready(),
-            Err(_shutting_down) => std::future::pending().await,
-        },
-        None => std::future::pending().await,
-    }
-}
-
-/// The config's session in plain words.
-fn launch(spec: &Spec, session: &SessionSpec) -> Launch {
-    let cmd = &session.cmd;
-    let mut args = cmd.args.clone();
-    // VIC's config names the program and gives argv with its zeroth element; either may be missing.
-    let program = if cmd.path.is_empty() {
-        args.first().cloned().unwrap_or_default()
-    } else {
-        cmd.path.clone()
-    };
-    if args.is_empty() {
-        args.push(program.clone());
-    }
-    let user = match session.group.as_str() {
-        "" => session.user.clone(),
-        group => format!("{}:{group}", session.user.split(':').next().unwrap_or_default()),
-    };
-    Launch {
-        program,
-        args,
-        env: cmd.env.clone(),
-        dir: cmd.dir.clone(),
-        user,
-        hostname: crate::identity::hostname(&spec.full_hostname(), "", &spec.id),
-        tty: session.tty,
-        open_stdin: session.open_stdin,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -81,6 +82,12 @@ impl Stdio {
         if tty { Self::open_terminal() } else { Self::open_pipes(open_stdin) }
     }
 
+    /// The two ends of a process whose streams are all `/dev/null`.
+    pub fn nothing() -> (Self, ChildStdio) {
+        let child = ChildStdio { terminal: None, stdin: None, stdout: None, stderr: None };
+        (Self::Pipes { stdin: None, stdout: None, stderr: None }, child)
+    }
+
     fn open_terminal() -> Result<(Self, ChildStdio), StartFailure> {
         let path = format!("{PTS}/ptmx");
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
@@ -137,6 +144,24 @@ impl Stdio {
                 [stdout.as_ref(), stderr.as_ref(), stdin.as_ref()]
             }
         }
+    }
+
+    /// Whether something can be moved at once; else the context's task is woken when it can: when an output has
+    /// bytes or ends, if `reading`, or when the input takes some, if `writing`.
+    pub fn poll_ready(&self, context: &mut Context<'_>, reading: bool, writing: bool) -> Poll<()> {
+        let [stdout, stderr, stdin] = self.ends();
+        let mut found = Poll::Pending;
+        for end in [stdout, stderr].into_iter().flatten().filter(|_| reading) {
+            if end.poll_read_ready(context).is_ready() {
+                found = Poll::Ready(());
+            }
+        }
+        if let Some(end) = stdin.filter(|_| writing)
+            && end.poll_write_ready(context).is_ready()
+        {
+            found = Poll::Ready(());
+        }
+        found
     }
 
     /// Whether every output has ended.

@@ -45,10 +45,17 @@ pub enum News {
     Request(MuxMessage),
     /// A channel towards the guest has bytes.
     Readable(ChannelId),
+    /// A channel towards the multiplexer that was full has room.
+    Writable(ChannelId),
     /// A channel towards the guest has ended and was read.
     Finished(ChannelId),
     /// A channel is gone at the other end, with whatever it still held.
     Gone(ChannelId),
+    /// The link is up.
+    Up {
+        /// The multiplexer is another one than before, and knows nothing that is not on its disk.
+        peer_is_new: bool,
+    },
 }
 
 /// The conversation.
@@ -178,9 +185,11 @@ impl Uplink {
                 if peer_is_new {
                     self.renew_requests()?;
                 }
+                tell(News::Up { peer_is_new });
             }
             Event::Lost { reason } => info!("link is down: {reason}"),
             Event::Readable(id) if id != self.to_guest => tell(News::Readable(id)),
+            Event::Writable(id) if id != self.to_mux => tell(News::Writable(id)),
             Event::Finished(id) if id != self.to_guest => tell(News::Finished(id)),
             Event::Reset(id) | Event::RolledBack(id) if id == self.to_mux => {
                 warn!("the multiplexer has given up the control channel");
@@ -192,7 +201,7 @@ impl Uplink {
                 self.replace_requests()?;
             }
             Event::Reset(id) | Event::RolledBack(id) => tell(News::Gone(id)),
-            // Closed is visible in `is_drained`, Writable in the room; the others concern a multiplexer.
+            // Closed is visible in `is_drained`; the others concern a multiplexer.
             other => debug!("{other:?}"),
         }
         Ok(())

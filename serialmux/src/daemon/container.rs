@@ -391,6 +391,7 @@ impl Container {
             Some(Body::Happening(happening)) => {
                 tracing::info!(container = self.name, ?happening, "happened in the container");
             }
+            Some(Body::Paused(_) | Body::Restarting(_) | Body::Known(_)) => {}
             None => tracing::info!(container = self.name, "message of a newer agent passed over"),
         }
     }

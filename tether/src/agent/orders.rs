@@ -31,7 +31,7 @@ impl Agent {
         if changed {
             let resolv_conf = self.etc().resolv_conf.unwrap_or_default();
             let endpoints = self.host.endpoints(&self.spec, &resolv_conf);
-            self.session.reporter().endpoints(endpoints);
+            self.sessions.reporter().endpoints(endpoints);
         }
         if let Some(order) = order {
             self.obey(order);
@@ -62,8 +62,8 @@ impl Agent {
         let Some(number) = signal::number(name) else {
             return warn!("the host asks for signal {name:?}, which does not exist");
         };
-        let sent =
-            if group { self.session.signal_group(number) } else { self.session.signal(number) };
+        let session = self.sessions.first_mut();
+        let sent = if group { session.signal_group(number) } else { session.signal(number) };
         match sent {
             Ok(()) => info!("signal {number} sent for the host"),
             Err(error) => warn!("signal {number} for the host: {error}"),

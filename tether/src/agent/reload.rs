@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::Agent;
 use crate::config::Config;
 use crate::console;
+use crate::session::{STOP_GRACE, Session};
 
 /// What became of the changes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Agent {
             Ok(()) => info!("reload {}: {words}", self.n_reloads),
             Err(_) => warn!("reload {}: {words}", self.n_reloads),
         }
-        let reporter = self.session.reporter();
+        let reporter = self.sessions.reporter();
         reporter.reloaded(format!("{}: {words}", self.n_reloads));
         reporter.publish(&mut self.uplink);
         result
@@ -61,25 +62,37 @@ impl Agent {
         let changes = newer.changes_from(&self.spec);
         let mut outcome = untouched(&changes);
         for session in &changes.ended {
-            if session.id == self.session.id() {
-                self.session.stop(&mut self.uplink);
-                outcome.done.push(format!("session {} is being stopped", session.id));
+            if self.sessions.has(&session.id) {
+                let asked = self.sessions.stop(&session.id, None, STOP_GRACE, &mut self.uplink);
+                match asked {
+                    Ok(()) => {
+                        outcome.done.push(format!("session {} is being stopped", session.id));
+                    }
+                    Err(error) => outcome.left.push(format!("session {}: {error}", session.id)),
+                }
             } else {
                 outcome.left.push(format!("session {} is not there to be stopped", session.id));
             }
         }
-        for session in changes.sessions.iter().chain(&changes.execs) {
+        for session in &changes.sessions {
             outcome.left.push(format!("session {} is started with the next boot", session.id));
         }
+        for session in &changes.execs {
+            self.sessions.configure(Session::configured(&newer, session));
+            outcome.done.push(format!("session {} is being started", session.id));
+        }
         for session in &changes.released {
-            outcome.left.push(format!("session {} waits for nobody", session.id));
+            match self.sessions.begin(&mut self.uplink) {
+                Ok(()) => outcome.done.push(format!("session {} may start", session.id)),
+                Err(error) => outcome.left.push(format!("session {}: {error}", session.id)),
+            }
         }
         if changes.diagnostics {
             console::set_debug(newer.diagnostics.debug);
             outcome.done.push(format!("debug level {}", newer.diagnostics.debug));
         }
         if newer.link.linger != self.spec.link.linger {
-            self.session.set_linger(newer.link.linger);
+            self.sessions.first_mut().set_linger(newer.link.linger);
             outcome.done.push(format!("linger {} s", newer.link.linger));
         }
         if newer.link.mode != self.spec.link.mode {

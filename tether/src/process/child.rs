@@ -4,6 +4,7 @@
 //! namespaces. Whatever fails ends here, as one record in the status pipe; when the program starts, the pipe
 //! closes by itself without a byte.
 
+use std::convert::Infallible;
 use std::ffi::{CString, NulError};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -29,30 +30,46 @@ use crate::user::{self, User};
 const MAX_OPEN_FILES: u64 = 1_048_576;
 
 /// Becomes the container's process, or reports why not and ends.
-pub(super) fn run(launch: &Launch, rootfs: &Rootfs, stdio: &ChildStdio, status: &OwnedFd) -> ! {
-    let failure = match start(launch, rootfs, stdio) {
-        Ok(never) => match never {},
-        Err(failure) => failure,
-    };
-    // The only reader is the agent; when even this write fails, there is nobody left to tell.
-    let _unreported = write(status, &FailureRecord::encode(&failure));
-    sys::exit_now(failure.exit_code())
-}
-
-fn start(
+pub(super) fn run(
     launch: &Launch,
     rootfs: &Rootfs,
     stdio: &ChildStdio,
-) -> Result<std::convert::Infallible, StartFailure> {
-    sys::reset_signals();
-    umask(Mode::from_bits_truncate(0o022));
-    setsid().map_err(StartFailure::machine("start a session"))?;
+    status: &OwnedFd,
+) -> Infallible {
+    let Err(failure) = start(launch, rootfs, stdio);
+    give_up(&failure, status)
+}
+
+/// Reports why there will be no program, and ends.
+pub(super) fn give_up(failure: &StartFailure, status: &OwnedFd) -> ! {
+    // The only reader is the agent; when even this write fails, there is nobody left to tell.
+    let _unreported = write(status, &FailureRecord::encode(failure));
+    sys::exit_now(failure.exit_code())
+}
+
+fn start(launch: &Launch, rootfs: &Rootfs, stdio: &ChildStdio) -> Result<Infallible, StartFailure> {
+    begin()?;
     // After CLONE_INTO_CGROUP, so that the namespace's root is the container's own cgroup.
     unshare(CloneFlags::CLONE_NEWCGROUP)
         .map_err(StartFailure::machine("make a cgroup namespace"))?;
     sethostname(&launch.hostname).map_err(StartFailure::machine("set the host name"))?;
-    inherit_sanely()?;
     rootfs.enter(stdio.terminal)?;
+    become_program(launch, stdio)
+}
+
+/// What every new process does first, still among the agent's files.
+pub(super) fn begin() -> Result<(), StartFailure> {
+    sys::reset_signals();
+    umask(Mode::from_bits_truncate(0o022));
+    setsid().map_err(StartFailure::machine("start a session"))?;
+    inherit_sanely()
+}
+
+/// What every new process does last, inside the container: becomes the user and the program.
+pub(super) fn become_program(
+    launch: &Launch,
+    stdio: &ChildStdio,
+) -> Result<Infallible, StartFailure> {
     set_limits()?;
     let user = user::resolve(
         &launch.user,
@@ -145,7 +162,7 @@ fn become_user(user: &User) -> Result<(), StartFailure> {
     setuid(Uid::from_raw(user.uid)).map_err(failed())
 }
 
-fn exec(launch: &Launch, user: &User, tty: bool) -> Result<std::convert::Infallible, StartFailure> {
+fn exec(launch: &Launch, user: &User, tty: bool) -> Result<Infallible, StartFailure> {
     let environment = environment::complete(&launch.env, &launch.hostname, &user.home, tty);
     let path = executable::find(&launch.program, &environment)?;
     let args = c_strings(&launch.args, "an argument")?;

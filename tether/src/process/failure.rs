@@ -59,6 +59,15 @@ pub enum StartFailure {
         /// What the kernel said.
         errno: Errno,
     },
+    /// The container has as many tasks as it may have.
+    #[error(
+        "no further process can be made: the container has as many tasks as it may (pids.max); \
+         end some of them, or allow more"
+    )]
+    Tasks,
+    /// The container's first process is ending, and everything in the container with it.
+    #[error("the container is not running")]
+    Gone,
     /// An argument or environment entry that no program can receive.
     #[error("{0} holds a zero byte, which no argument, variable or path can carry; remove it")]
     ZeroByte(&'static str),
@@ -77,6 +86,7 @@ impl StartFailure {
                 Errno::ENOENT => NOT_FOUND,
                 _ => CANNOT_INVOKE,
             },
+            Self::Tasks => CANNOT_INVOKE,
             Self::WorkingDirectory { errno, .. } => match errno {
                 Errno::EACCES => CANNOT_INVOKE,
                 _ => GENERAL,
@@ -86,6 +96,7 @@ impl StartFailure {
             | Self::Rootfs { .. }
             | Self::NotPlain(_)
             | Self::Machine { .. }
+            | Self::Gone
             | Self::ZeroByte(_) => GENERAL,
         }
     }
@@ -158,6 +169,8 @@ mod tests {
             (StartFailure::machine("sit")(Errno::EIO), 125),
             (StartFailure::rootfs("mount", "/proc")(Errno::ENOTDIR), 125),
             (StartFailure::NotPlain("/proc"), 125),
+            (StartFailure::Tasks, 126),
+            (StartFailure::Gone, 125),
             (StartFailure::ZeroByte("an argument"), 125),
         ] {
             assert_eq!(StartFailure::exit_code(&failure), expected, "{failure}");

@@ -1,9 +1,26 @@
 //! Tests of the session short of a real process, which only a machine of one's own can have.
 
 use super::*;
-use guestinfo::CmdSpec;
+use guestinfo::{CmdSpec, SessionSpec};
+use wire::Direction;
+use wire::message::label;
 
 use crate::peer::{Peer, connected, until};
+
+/// Does something with a session, and with a report of its own.
+fn told<T>(
+    session: &mut Session,
+    uplink: &mut Uplink,
+    act: impl FnOnce(&mut Session, &mut Teller<'_>) -> T,
+) -> T {
+    act(session, &mut Teller { uplink, reporter: None, cgroup: None })
+}
+
+fn turn(session: &mut Session, uplink: &mut Uplink) {
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    // What can go on at once is seen by the next call.
+    let _more = told(session, uplink, |session, teller| session.turn(&mut context, teller));
+}
 
 fn session(of: SessionSpec) -> Session {
     let config = Config::sample("s");
@@ -69,7 +86,10 @@ fn signals_and_sizes_that_come_early_are_kept() {
 async fn a_session_that_cannot_start_says_so_and_is_over() {
     let (mut uplink, mut peer) = connected();
     let mut session = session(SessionSpec::default());
-    session.fail(&StartFailure::NotPlain("/proc"), &mut uplink);
+    let mut reporter = Reporter::new(&Config::sample("s"));
+    let reported = Some(&mut reporter);
+    let mut teller = Teller { uplink: &mut uplink, reporter: reported, cgroup: None };
+    session.fail(&StartFailure::NotPlain("/proc"), &mut teller);
     assert!(session.is_over());
     assert_eq!(session.signal(15), Err(RequestError::Ended));
     assert_eq!(session.resize(1, 1), Err(RequestError::Ended));
@@ -87,19 +107,30 @@ async fn a_session_that_cannot_start_says_so_and_is_over() {
 fn ended(uplink: &mut Uplink, linger: u64) -> (Session, crate::stdio::ChildStdio) {
     let mut config = Config::sample("s");
     config.spec.link.linger = linger;
-    let mut session = Session::new(&config);
-    let (stdio, child) = Stdio::open(false, false).unwrap();
-    session.streams = Some(session.open_streams(stdio, uplink).unwrap());
-    session.phase = Phase::Running { pid: Pid::from_raw(42), started_us: 1 };
+    ended_of(Session::new(&config), uplink)
+}
+
+fn ended_of(mut session: Session, uplink: &mut Uplink) -> (Session, crate::stdio::ChildStdio) {
+    let child = running(&mut session, uplink);
     session.reaped(Pid::from_raw(41), Exit { code: 1, signal: 0, core_dumped: false, raw: 256 });
     assert!(session.is_running(), "another process's end");
     session.reaped(Pid::from_raw(42), Exit { code: 137, signal: 9, core_dumped: false, raw: 9 });
     (session, child)
 }
 
+/// Has a session's process run, with streams of its own.
+fn running(session: &mut Session, uplink: &mut Uplink) -> crate::stdio::ChildStdio {
+    let (stdio, child) = crate::stdio::Stdio::open(false, session.launch.open_stdin).unwrap();
+    let (id, launch, is_log) = (session.id.clone(), session.launch.clone(), session.is_first);
+    session.streams = Some(Streams::open(&id, &launch, is_log, stdio, uplink).unwrap());
+    let since = Instant::now();
+    session.phase = Phase::Running { pid: Pid::from_raw(42), started_us: 1, since };
+    child
+}
+
 async fn record(session: &mut Session, uplink: &mut Uplink, peer: &mut Peer) -> Exited {
     let step = |uplink: &mut Uplink, _: &mut Peer| {
-        session.turn(uplink);
+        turn(session, uplink);
         uplink.turn(|_| {}).unwrap();
     };
     let exited = |peer: &Peer| match peer.heard().pop() {
@@ -107,14 +138,7 @@ async fn record(session: &mut Session, uplink: &mut Uplink, peer: &mut Peer) -> 
         _ => None,
     };
     until(uplink, peer, step, |_, peer| exited(peer).is_some()).await;
-    let reported = peer.heard().into_iter().rev().find_map(|body| match body {
-        Body::Report(report) => Some(report),
-        _ => None,
-    });
-    let record = exited(peer).unwrap();
-    let status = &reported.unwrap().pairs["guestinfo.vice..sessions|s.status"];
-    assert_eq!(*status, record.code.to_string());
-    record
+    exited(peer).unwrap()
 }
 
 #[tokio::test]
@@ -153,8 +177,69 @@ async fn output_that_nobody_takes_is_truncated_after_the_linger_time() {
         assert!(before.elapsed() < Duration::from_secs(10), "it never ended");
         while nix::unistd::write(stdout, &[b'x'; 4096]).is_ok() {}
         tokio::task::yield_now().await;
-        session.turn(&mut uplink);
+        turn(&mut session, &mut uplink);
     }
     assert!(session.gave_up());
     assert!(before.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_process_beside_the_containers_own_ends_soon_although_someone_holds_its_output() {
+    let (mut uplink, mut peer) = connected();
+    let first = session(SessionSpec::default());
+    let request = mux::Exec { session: "e".to_owned(), ..mux::Exec::default() };
+    let (mut exec, held_open) = ended_of(Session::requested(&first, &request), &mut uplink);
+    nix::unistd::write(held_open.stdout.as_ref().unwrap(), b"all of it").unwrap();
+    let record = record(&mut exec, &mut uplink, &mut peer).await;
+    assert_eq!((record.session.as_str(), record.output_end()), ("e", OutputEnd::Abandoned));
+    let output =
+        peer.channel(Direction::ToMux, |kind| matches!(kind, label::Kind::Output(_))).unwrap();
+    assert!(peer.received[&output].ends_with(b"all of it"));
+    assert!(exec.is_over());
+}
+
+#[tokio::test]
+async fn a_process_with_a_policy_rests_and_its_channels_stay() {
+    let (mut uplink, mut peer) = connected();
+    let policy = "on-failure:1".to_owned();
+    let of = SessionSpec { restart_policy: policy, open_stdin: true, ..SessionSpec::default() };
+    let (mut session, child) = ended_of(session(of), &mut uplink);
+    let channels: Vec<_> = session.channels().collect();
+    drop(child);
+    let heard = |peer: &Peer| peer.heard().pop();
+    let step = |uplink: &mut Uplink, _: &mut Peer| {
+        turn(&mut session, uplink);
+        uplink.turn(|_| {}).unwrap();
+    };
+    until(&mut uplink, &mut peer, step, |_, peer| heard(peer).is_some()).await;
+    let Some(Body::Restarting(again)) = heard(&peer) else { panic!("{:?}", peer.heard()) };
+    assert_eq!((again.restarts, again.delay_ms), (1, 100));
+    assert_eq!(again.exited.unwrap().code, 137);
+    assert!(!session.is_over() && session.deadline().is_some());
+    assert_eq!(session.channels().collect::<Vec<_>>(), channels);
+    assert_eq!(session.signal(15), Err(RequestError::Ended));
+
+    // Somebody stops it in the pause: then it is over, as it last ended.
+    let stop =
+        |session: &mut Session, teller: &mut Teller<'_>| session.stop(None, STOP_GRACE, teller);
+    assert_eq!(told(&mut session, &mut uplink, stop), Ok(()));
+    assert!(session.is_over());
+    let record = record(&mut session, &mut uplink, &mut peer).await;
+    assert_eq!((record.code, record.signal), (137, 9));
+}
+
+#[tokio::test]
+async fn who_is_killed_is_not_run_again() {
+    let (mut uplink, mut peer) = connected();
+    let of = SessionSpec { restart: true, ..SessionSpec::default() };
+    let mut session = session(of);
+    // Nobody has this number: the signal goes nowhere, what it means for the policy stays.
+    let child = running(&mut session, &mut uplink);
+    session.phase =
+        Phase::Running { pid: Pid::from_raw(i32::MAX), started_us: 1, since: Instant::now() };
+    assert_eq!(session.signal(libc::SIGKILL), Err(RequestError::Ended));
+    let exit = Exit { code: 137, signal: 9, core_dumped: false, raw: 9 };
+    session.reaped(Pid::from_raw(i32::MAX), exit);
+    drop(child);
+    assert_eq!(record(&mut session, &mut uplink, &mut peer).await.code, 137);
 }

@@ -167,6 +167,14 @@ impl Link {
         n
     }
 
+    /// Has [`Event::Writable`] follow when there is more room than now, for one who needs more than a
+    /// byte of it.
+    pub fn want_room(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.full = true;
+        }
+    }
+
     /// Offset after the last byte written to, or received in order on, a channel.
     pub fn offset(&self, id: ChannelId) -> Option<u64> {
         self.channels.get(&id).map(|channel| match &channel.half {

@@ -18,6 +18,15 @@ pub enum Body {
     /// What the guest reports about itself, all of it; the one before does not count any more.
     #[prost(message, tag = "5")]
     Report(Report),
+    /// The container's processes are frozen, or no longer.
+    #[prost(message, tag = "6")]
+    Paused(Paused),
+    /// A session's process has ended and will be run again.
+    #[prost(message, tag = "7")]
+    Restarting(Restarting),
+    /// There is a session beside the container's own; told when it is made, and to each new mux.
+    #[prost(message, tag = "8")]
+    Known(Known),
     /// Something happened that nobody had asked about.
     #[prost(message, tag = "50")]
     Happening(super::inside::Happening),
@@ -121,4 +130,46 @@ pub struct Reply {
     /// What was asked for, as the request's documentation says; empty where nothing is.
     #[prost(bytes = "vec", tag = "3")]
     pub body: Vec<u8>,
+}
+
+/// The container's processes are frozen, or no longer.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Paused {
+    /// Whether they are.
+    #[prost(bool, tag = "1")]
+    pub paused: bool,
+}
+
+/// A session's process has ended and will be run again. Its channels stay.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Restarting {
+    /// How it ended; what it wrote is below `output_length`.
+    #[prost(message, optional, tag = "1")]
+    pub exited: Option<Exited>,
+    /// How often it will have been run again then.
+    #[prost(uint32, tag = "2")]
+    pub restarts: u32,
+    /// When, in milliseconds from `exited_us`.
+    #[prost(uint64, tag = "3")]
+    pub delay_ms: u64,
+}
+
+/// A session beside the container's own.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Known {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub session: String,
+    /// What runs, for people; may be cut short.
+    #[prost(string, tag = "2")]
+    pub command: String,
+    /// Whether it has a terminal.
+    #[prost(bool, tag = "3")]
+    pub tty: bool,
+    /// Whether it has an open standard input.
+    #[prost(bool, tag = "4")]
+    pub open_stdin: bool,
+    /// Whether it has no output.
+    #[prost(bool, tag = "5")]
+    pub detach: bool,
 }

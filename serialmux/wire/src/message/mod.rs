@@ -28,7 +28,7 @@ pub struct Label {
 #[derive(Clone, PartialEq, Message)]
 pub struct GuestMessage {
     /// What it says; absent: something newer than this build.
-    #[prost(oneof = "guest::Body", tags = "1, 2, 3, 4, 5, 50")]
+    #[prost(oneof = "guest::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 50")]
     pub body: Option<guest::Body>,
 }
 
@@ -39,7 +39,10 @@ pub struct MuxMessage {
     #[prost(uint64, tag = "1")]
     pub request: u64,
     /// What is asked; absent: something newer than this build.
-    #[prost(oneof = "mux::Body", tags = "2, 3, 4, 30, 50, 51, 52, 53, 54, 55, 56, 57, 58")]
+    #[prost(
+        oneof = "mux::Body",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 30, 50, 51, 52, 53, 54, 55, 56, 57, 58"
+    )]
     pub body: Option<mux::Body>,
 }
 

@@ -14,6 +14,21 @@ pub enum Body {
     /// Stop everything in order and power off.
     #[prost(message, tag = "4")]
     Shutdown(Shutdown),
+    /// Run another process in the container.
+    #[prost(message, tag = "5")]
+    Exec(Exec),
+    /// Ask a session's process to end, and kill it when it does not.
+    #[prost(message, tag = "6")]
+    Stop(Stop),
+    /// Freeze all processes of the container.
+    #[prost(message, tag = "7")]
+    Pause(Pause),
+    /// Let frozen processes go on.
+    #[prost(message, tag = "8")]
+    Unpause(Unpause),
+    /// Somebody is attached: a session that waits for that may start.
+    #[prost(message, tag = "9")]
+    Begin(Begin),
     /// Read the config again.
     #[prost(message, tag = "30")]
     Reload(Reload),
@@ -78,3 +93,71 @@ pub struct Reload {}
 /// Stop everything in order and power off.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Shutdown {}
+
+/// Run another process in the container, as a session of its own.
+///
+/// Asking again for an id that is known changes nothing and succeeds: whoever does not know whether
+/// a request got through asks again. What becomes of it is told as of every session.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Exec {
+    /// Id of the new session, chosen by who asks.
+    #[prost(string, tag = "1")]
+    pub session: String,
+    /// The program and its arguments.
+    #[prost(string, repeated, tag = "2")]
+    pub args: Vec<String>,
+    /// `NAME=value`, each instead of the container's own of that name.
+    #[prost(string, repeated, tag = "3")]
+    pub env: Vec<String>,
+    /// Directory to start in; empty: the container's.
+    #[prost(string, tag = "4")]
+    pub dir: String,
+    /// `name|uid[:group|gid]`; empty: the container's.
+    #[prost(string, tag = "5")]
+    pub user: String,
+    /// Whether it gets a terminal.
+    #[prost(bool, tag = "6")]
+    pub tty: bool,
+    /// Whether it gets an open standard input.
+    #[prost(bool, tag = "7")]
+    pub open_stdin: bool,
+    /// Whether nobody wants its output: it gets none to write to, and no channel.
+    #[prost(bool, tag = "8")]
+    pub detach: bool,
+    /// Character rows of the terminal; 0: not known yet.
+    #[prost(uint32, tag = "9")]
+    pub rows: u32,
+    /// Character columns of the terminal; 0: not known yet.
+    #[prost(uint32, tag = "10")]
+    pub columns: u32,
+}
+
+/// Ask a session's process to end, and kill it when it does not.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Stop {
+    /// Id of the session.
+    #[prost(string, tag = "1")]
+    pub session: String,
+    /// The signal that asks; 0: the session's own.
+    #[prost(int32, tag = "2")]
+    pub signal: i32,
+    /// Seconds until it is killed; absent: 10.
+    #[prost(uint64, optional, tag = "3")]
+    pub grace: Option<u64>,
+}
+
+/// Freeze all processes of the container.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Pause {}
+
+/// Let frozen processes go on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Unpause {}
+
+/// Somebody is attached.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Begin {
+    /// Id of the session.
+    #[prost(string, tag = "1")]
+    pub session: String,
+}

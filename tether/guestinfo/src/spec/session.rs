@@ -44,6 +44,10 @@ pub struct SessionSpec {
     /// Whether to run it again when it ends.
     #[serde(rename = "/restart")]
     pub restart: bool,
+    /// When to run it again, in Docker's words: `no`, `on-failure`, `on-failure:N`, `always` or
+    /// `unless-stopped`. Not of VIC; if empty, `restart` counts.
+    #[serde(rename = "/restartPolicy")]
+    pub restart_policy: String,
     /// The signal that asks it to end, by name or number; TERM if empty.
     #[serde(rename = "/stopSignal")]
     pub stop_signal: String,
@@ -76,6 +80,7 @@ impl Default for SessionSpec {
             run_block: false,
             active: true,
             restart: false,
+            restart_policy: String::new(),
             stop_signal: String::new(),
             user: String::new(),
             group: String::new(),

@@ -1,0 +1,87 @@
+//! Another process in a container that runs: in its namespaces and cgroup, beside its first process.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::Pid;
+
+use super::failure::StartFailure;
+use super::{Launch, Starting, child, spawn};
+use crate::cgroup::Cgroup;
+use crate::stdio::{ChildStdio, Stdio};
+use crate::sys;
+
+/// The namespaces of a container, held by its first process.
+#[derive(Debug)]
+pub struct Inside {
+    /// Names the first process, and with it all of its namespaces (setns(2), Linux 5.8).
+    first: OwnedFd,
+    /// Where the agent's own children belong.
+    outside: OwnedFd,
+}
+
+impl Inside {
+    /// The namespaces of the process `first`, a child that has not been collected.
+    ///
+    /// # Errors
+    ///
+    /// When the machine is out of descriptors.
+    pub fn of(first: Pid) -> Result<Self, StartFailure> {
+        let failed = StartFailure::machine;
+        let outside = File::open("/proc/self/ns/pid").map_err(|error| {
+            failed("open the PID namespace")(Errno::from_raw(
+                error.raw_os_error().unwrap_or(libc::EIO),
+            ))
+        })?;
+        let first = sys::open_process(first).map_err(failed("open the container's process"))?;
+        Ok(Self { first, outside: outside.into() })
+    }
+}
+
+/// Starts a process beside the container's own. Returns at once, as [`super::start`] does.
+///
+/// # Errors
+///
+/// When the machine or the container's limits allow no further process.
+pub fn start(
+    launch: &Launch,
+    inside: &Inside,
+    cgroup: &Cgroup,
+) -> Result<(Starting, Stdio), StartFailure> {
+    // Only children enter a PID namespace (pid_namespaces(7)): it is the agent that says where its next one
+    // is born, and takes that back.
+    setns(&inside.first, CloneFlags::CLONE_NEWPID)
+        .map_err(StartFailure::machine("enter the container's PID namespace"))?;
+    let started = spawn(launch, 0, cgroup, |stdio, status| run(launch, inside, stdio, status));
+    setns(&inside.outside, CloneFlags::CLONE_NEWPID)
+        .map_err(StartFailure::machine("leave the container's PID namespace"))?;
+    started.map_err(|failure| match failure {
+        // fork(2): a limit on tasks; for a cgroup that is pids.max.
+        StartFailure::Machine { errno: Errno::EAGAIN, .. } => StartFailure::Tasks,
+        // pid_namespaces(7): the namespace's first process is gone, or going.
+        StartFailure::Machine { errno: Errno::ENOMEM, step: "make the process" } => {
+            StartFailure::Gone
+        }
+        other => other,
+    })
+}
+
+fn run(launch: &Launch, inside: &Inside, stdio: &ChildStdio, status: &OwnedFd) -> Infallible {
+    let Err(failure) = enter(launch, inside, stdio);
+    child::give_up(&failure, status)
+}
+
+fn enter(launch: &Launch, inside: &Inside, stdio: &ChildStdio) -> Result<Infallible, StartFailure> {
+    child::begin()?;
+    // All at once, root and working directory included: those of the mount namespace become this process's.
+    let namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    setns(&inside.first, namespaces)
+        .map_err(StartFailure::machine("enter the container's namespaces"))?;
+    child::become_program(launch, stdio)
+}

@@ -1,0 +1,183 @@
+//! What is asked of a session: signals, sizes, to stop; and why it is refused, in words for the client.
+
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use thiserror::Error;
+use tokio::time::Instant;
+use tracing::{info, warn};
+use wire::message::guest::Body;
+
+use super::{Phase, Session, Teller};
+use crate::signal;
+use crate::sys;
+
+/// Why a request about a session is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RequestError {
+    /// No session of that id.
+    #[error("there is no session {0:?} here")]
+    NoSession(String),
+    /// The signal does not exist.
+    #[error("signal {0} does not exist; signals are 1 to {max}", max = signal::MAX)]
+    Signal(i32),
+    /// The process has ended.
+    #[error("the container's process has ended")]
+    Ended,
+    /// Nothing runs in the container, or not yet, or no longer.
+    #[error("the container is not running")]
+    NotRunning,
+    /// The container is frozen.
+    #[error("the container is paused; unpause it first")]
+    Paused,
+    /// The container is not frozen.
+    #[error("the container is not paused")]
+    NotPaused,
+    /// The kernel has no freezer, or refuses.
+    #[error("the container cannot be paused: {0}")]
+    Freezer(String),
+    /// A request for an exec without a command.
+    #[error("no command specified")]
+    NoCommand,
+    /// As many sessions run as may.
+    #[error("{0} processes were started beside the container's own already, no more are allowed")]
+    TooMany(usize),
+    /// The process could not be made.
+    #[error("{0}")]
+    Start(String),
+    /// The terminal refuses.
+    #[error("the terminal cannot be resized to {rows} rows and {columns} columns: {errno}")]
+    Resize {
+        /// As asked.
+        rows: u32,
+        /// As asked.
+        columns: u32,
+        /// The kernel's answer.
+        errno: nix::errno::Errno,
+    },
+}
+
+impl Session {
+    /// Sends a signal, or keeps it for the program to come.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn signal(&mut self, number: i32) -> Result<(), RequestError> {
+        if !signal::is_valid(number) {
+            return Err(RequestError::Signal(number));
+        }
+        // With Docker, who kills does not want it to be run again.
+        if number == libc::SIGKILL || number == self.stop_signal {
+            self.restarts.give_up();
+        }
+        match &self.phase {
+            Phase::Waiting | Phase::Starting { .. } => {
+                self.early.add(number);
+                Ok(())
+            }
+            // ESRCH cannot be: nobody but the agent collects it, and then the phase is another.
+            Phase::Running { pid, .. } => sys::kill(*pid, number).map_err(|_| RequestError::Ended),
+            Phase::Draining(_) | Phase::Resting { .. } | Phase::Over => Err(RequestError::Ended),
+        }
+    }
+
+    /// Sends a signal to the process and all in its group, which it leads.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn signal_group(&mut self, number: i32) -> Result<(), RequestError> {
+        match &self.phase {
+            Phase::Running { pid, .. } if signal::is_valid(number) => {
+                sys::kill(Pid::from_raw(-pid.as_raw()), number).map_err(|_| RequestError::Ended)
+            }
+            _ => self.signal(number),
+        }
+    }
+
+    pub(super) fn deliver_early(&mut self) {
+        for number in self.early.take() {
+            if let Err(error) = self.signal(number) {
+                warn!("signal {number} came too late: {error}");
+            }
+        }
+    }
+
+    /// Gives the terminal a size, or keeps it for the terminal to come.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn resize(&mut self, rows: u32, columns: u32) -> Result<(), RequestError> {
+        let refused = |errno| RequestError::Resize { rows, columns, errno };
+        let (Ok(r), Ok(c)) = (u16::try_from(rows), u16::try_from(columns)) else {
+            return Err(refused(nix::errno::Errno::ERANGE));
+        };
+        if self.is_over() {
+            return Err(RequestError::Ended);
+        }
+        self.size = (r, c);
+        let stdio = self.streams.as_ref().and_then(|streams| streams.stdio.as_ref());
+        stdio.map_or(Ok(()), |stdio| stdio.resize(r, c).map_err(refused))
+    }
+
+    pub(super) fn apply_size(&self) {
+        let (rows, columns) = self.size;
+        let stdio = self.streams.as_ref().and_then(|streams| streams.stdio.as_ref());
+        if let Some(stdio) = stdio
+            && let Err(errno) = stdio.resize(rows, columns)
+        {
+            warn!("the terminal cannot be resized: {errno}");
+        }
+    }
+
+    /// Asks the process to end with `number` (its stop signal if absent), and kills it when it has not ended
+    /// after `grace`. A session that does not run is over.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Signal`].
+    pub fn stop(
+        &mut self,
+        number: Option<i32>,
+        grace: Duration,
+        teller: &mut Teller<'_>,
+    ) -> Result<(), RequestError> {
+        let number = number.unwrap_or(self.stop_signal);
+        if !signal::is_valid(number) {
+            return Err(RequestError::Signal(number));
+        }
+        self.restarts.give_up();
+        match &self.phase {
+            Phase::Waiting => {
+                let text = "stopped before it was started".to_owned();
+                self.report_failure(128 + number, text, teller);
+            }
+            Phase::Resting { last, .. } => {
+                let last = last.clone();
+                self.close(Body::Exited(last), teller.uplink);
+            }
+            Phase::Starting { .. } | Phase::Running { .. } => {
+                let kill_at = Instant::now().checked_add(grace);
+                // Asked twice, the sooner end counts.
+                self.kill_at = self.kill_at.into_iter().chain(kill_at).min();
+                if self.signal(number).is_ok() {
+                    info!("session {}: sent signal {number}", self.id);
+                }
+            }
+            Phase::Draining(_) | Phase::Over => {}
+        }
+        Ok(())
+    }
+
+    /// Does what is due by time alone.
+    pub(super) fn tick(&mut self) {
+        if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+            self.kill_at = None;
+            if self.signal(libc::SIGKILL).is_ok() {
+                info!("session {} did not end in time, killed", self.id);
+            }
+        }
+    }
+}

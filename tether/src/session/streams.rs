@@ -1,0 +1,164 @@
+//! A session's streams: the process's ends, which go with it, and the channels, which outlive its runs.
+
+use std::task::{Context, Poll};
+
+use wire::message::label;
+use wire::{ChannelId, Class, Direction, Link};
+
+use crate::process::Launch;
+use crate::relay::{Flow, InputRelay, OutputRelay};
+use crate::stdio::{self, Output, Stdio};
+use crate::uplink::{Uplink, UplinkError};
+
+/// The streams of a session that was started.
+#[derive(Debug)]
+pub(super) struct Streams {
+    /// Absent between two runs.
+    pub(super) stdio: Option<Stdio>,
+    /// Absent when nobody wants the output.
+    output: Option<OutputRelay>,
+    input: InputRelay,
+}
+
+/// What is told of an output in the exit record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Length {
+    /// Of the channel.
+    pub(super) channel: u64,
+    /// Of what the process wrote.
+    pub(super) bytes: u64,
+    /// Whether some of it was dropped.
+    pub(super) is_cut: bool,
+}
+
+impl Streams {
+    /// Opens the channels of a session; `is_log` says that its output is the log.
+    pub(super) fn open(
+        session: &str,
+        launch: &Launch,
+        is_log: bool,
+        stdio: Stdio,
+        uplink: &mut Uplink,
+    ) -> Result<Self, UplinkError> {
+        let class = match (launch.tty, is_log) {
+            (true, _) => Class::Terminal,
+            (false, true) => Class::Log,
+            (false, false) => Class::Exec,
+        };
+        let output = if launch.detached {
+            None
+        } else {
+            let output = label::Output { session: session.to_owned(), tty: launch.tty };
+            let channel = uplink.open(Direction::ToMux, class, label::Kind::Output(output))?;
+            Some(OutputRelay::new(channel, launch.tty))
+        };
+        let input = open_input(session, launch, uplink)?;
+        Ok(Self { stdio: Some(stdio), output, input: InputRelay::new(input) })
+    }
+
+    /// Puts the next run's ends in the place of the last one's.
+    pub(super) fn renew(
+        &mut self,
+        session: &str,
+        launch: &Launch,
+        stdio: Stdio,
+        uplink: &mut Uplink,
+    ) -> Result<(), UplinkError> {
+        self.stdio = Some(stdio);
+        // The last run may have closed its input, or come to the end of it.
+        if self.input.channel().is_none() {
+            self.input = InputRelay::new(open_input(session, launch, uplink)?);
+        }
+        Ok(())
+    }
+
+    /// Moves what can be moved.
+    pub(super) fn turn(&mut self, link: &mut Link) -> Flow {
+        let Some(stdio) = &mut self.stdio else { return Flow::Ended };
+        self.input.turn(stdio, link);
+        match &mut self.output {
+            Some(output) => output.turn(stdio, link),
+            None => drain(stdio),
+        }
+    }
+
+    /// Whether something can be moved at once; else the context's task is woken when it can, unless that
+    /// depends on the link, which tells by itself.
+    pub(super) fn poll_ready(&self, context: &mut Context<'_>, link: &mut Link) -> Poll<()> {
+        let Some(stdio) = &self.stdio else { return Poll::Pending };
+        let stuck = self.output.as_ref().filter(|output| output.is_stuck());
+        if let Some(output) = stuck {
+            link.want_room(output.channel());
+        }
+        stdio.poll_ready(context, stuck.is_none(), self.input.is_blocked())
+    }
+
+    /// Whether output waits for room in the link.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.output.as_ref().is_some_and(OutputRelay::is_stuck)
+    }
+
+    /// The channels that are open.
+    pub(super) fn channels(&self) -> impl Iterator<Item = ChannelId> {
+        self.output.as_ref().map(OutputRelay::channel).into_iter().chain(self.input.channel())
+    }
+
+    /// How much output there was so far.
+    pub(super) fn length(&self, link: &Link) -> Length {
+        self.output.as_ref().map_or_else(Length::default, |output| Length {
+            channel: link.offset(output.channel()).unwrap_or(0),
+            bytes: output.bytes(),
+            is_cut: output.is_discarding(),
+        })
+    }
+
+    /// Ends both channels.
+    pub(super) fn close(mut self, link: &mut Link) {
+        self.input.stop(link);
+        if let Some(output) = &self.output {
+            link.finish(output.channel());
+        }
+    }
+
+    /// The input channel has ended.
+    pub(super) fn input_finished(&mut self, channel: ChannelId) {
+        if self.input.channel() == Some(channel) {
+            self.input.finish();
+        }
+    }
+
+    /// A channel is gone at the other end; says whether it was the output's.
+    pub(super) fn channel_gone(&mut self, channel: ChannelId) -> bool {
+        if self.input.channel() == Some(channel) {
+            self.input.forget();
+            return false;
+        }
+        let output = self.output.as_mut().filter(|output| output.channel() == channel);
+        let is_output = output.is_some();
+        output.into_iter().for_each(OutputRelay::discard);
+        is_output
+    }
+}
+
+fn open_input(
+    session: &str,
+    launch: &Launch,
+    uplink: &mut Uplink,
+) -> Result<Option<ChannelId>, UplinkError> {
+    if !launch.open_stdin {
+        return Ok(None);
+    }
+    let class = if launch.tty { Class::Terminal } else { Class::Exec };
+    let kind = label::Kind::Input(label::Input { session: session.to_owned() });
+    uplink.open(Direction::ToGuest, class, kind).map(Some)
+}
+
+/// Reads what nobody wants, so that the process goes on.
+fn drain(stdio: &mut Stdio) -> Flow {
+    let mut buffer = [0; 4096];
+    match stdio::read_output(stdio.stdout(), &mut buffer) {
+        Output::Bytes(_) => Flow::Moved,
+        Output::Nothing => Flow::Idle,
+        Output::End => Flow::Ended,
+    }
+}

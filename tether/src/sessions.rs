@@ -1,0 +1,529 @@
+//! All sessions of the machine: the container's own, and any number of processes beside it.
+//!
+//! Each has a key and a bell. What concerns one session rings its bell (its streams, the start of its process,
+//! its channels, the end of its process, its timer), and a turn looks only at those that have rung. The
+//! container's own session is there from the start and stays; the others are forgotten when they are over, but
+//! for a short note on how they ended, for a multiplexer that has been replaced meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+use wire::ChannelId;
+use wire::message::guest::{self, Body};
+use wire::message::mux;
+
+use crate::cgroup::Cgroup;
+use crate::config::Config;
+use crate::process::exec::Inside;
+use crate::process::failure::StartFailure;
+use crate::ready::{Bells, Key};
+use crate::reap::Exit;
+use crate::report::Reporter;
+use crate::rootfs::Rootfs;
+use crate::session::{Place, RequestError, Session, Teller};
+use crate::uplink::{Uplink, UplinkError};
+
+/// The key of the container's own session.
+const FIRST: Key = 0;
+
+/// The most processes beside the container's own at once, those included whose output is still to be taken.
+/// The link has channels for two each.
+pub const MAX_BESIDE: usize = 400;
+
+/// Notes kept on how sessions ended.
+const MAX_ENDED: usize = 128;
+
+/// What the container's processes are started in.
+#[derive(Debug)]
+struct Container {
+    rootfs: Rootfs,
+    cgroup: Cgroup,
+    /// The namespaces, with the process that holds them.
+    inside: Option<(Pid, Inside)>,
+    is_paused: bool,
+}
+
+/// A session, and under what it is found.
+#[derive(Debug)]
+struct Slot {
+    session: Session,
+    bell: Waker,
+    deadline: Option<Instant>,
+    pid: Option<Pid>,
+    channels: Vec<ChannelId>,
+}
+
+/// How a session ended that is forgotten.
+#[derive(Debug)]
+struct Ended {
+    known: guest::Known,
+    how: Body,
+}
+
+/// The sessions.
+#[derive(Debug)]
+pub struct Sessions {
+    slots: BTreeMap<Key, Slot>,
+    by_id: HashMap<String, Key>,
+    by_pid: HashMap<Pid, Key>,
+    by_channel: HashMap<ChannelId, Key>,
+    deadlines: BTreeSet<(Instant, Key)>,
+    last_key: Key,
+    bells: Bells,
+    ended: VecDeque<Ended>,
+    /// Sessions of the config that start once the container's own runs.
+    configured: Vec<Session>,
+    reporter: Reporter,
+    container: Option<Container>,
+    /// The container's own session waits until somebody is attached.
+    is_blocked: bool,
+}
+
+impl Sessions {
+    /// Those of the config; nothing is started yet.
+    pub fn new(config: &Config) -> Self {
+        let beside = config.spec.execs.values().filter(|session| session.active);
+        let configured = beside.map(|session| Session::configured(&config.spec, session)).collect();
+        let mut all = Self {
+            slots: BTreeMap::new(),
+            by_id: HashMap::new(),
+            by_pid: HashMap::new(),
+            by_channel: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            last_key: FIRST,
+            bells: Bells::default(),
+            ended: VecDeque::new(),
+            configured,
+            reporter: Reporter::new(config),
+            container: None,
+            is_blocked: config.session.run_block,
+        };
+        all.insert(FIRST, Session::new(config));
+        all
+    }
+
+    fn insert(&mut self, key: Key, session: Session) {
+        self.by_id.insert(session.id().to_owned(), key);
+        let bell = self.bells.bell(key);
+        let (deadline, pid, channels) = (None, None, Vec::new());
+        self.slots.insert(key, Slot { session, bell, deadline, pid, channels });
+        self.bells.ring(key);
+    }
+
+    /// The container's own session.
+    pub fn first(&self) -> &Session {
+        // It is never removed.
+        &self.slots[&FIRST].session
+    }
+
+    /// The container's own session.
+    pub fn first_mut(&mut self) -> &mut Session {
+        self.bells.ring(FIRST);
+        // It is never removed.
+        &mut self.slots.get_mut(&FIRST).expect("the first session stays").session
+    }
+
+    /// Takes a session of the config, which starts as soon as the container's own runs. One of an id that is
+    /// known is left alone.
+    pub fn configure(&mut self, session: Session) {
+        if self.key(session.id()) == Err(RequestError::NoSession(session.id().to_owned())) {
+            self.configured.push(session);
+            self.bells.ring(FIRST);
+        }
+    }
+
+    /// Whether a session of that id is there.
+    pub fn has(&self, id: &str) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    /// Those beside it.
+    pub fn beside(&self) -> impl Iterator<Item = &Session> {
+        self.slots.iter().filter(|(key, _)| **key != FIRST).map(|(_, slot)| &slot.session)
+    }
+
+    /// The container's cgroup, once it has one.
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.container.as_ref().map(|container| &container.cgroup)
+    }
+
+    /// Whether the container's processes are frozen.
+    pub fn is_paused(&self) -> bool {
+        self.container.as_ref().is_some_and(|container| container.is_paused)
+    }
+
+    /// The report on the container.
+    pub fn reporter(&mut self) -> &mut Reporter {
+        &mut self.reporter
+    }
+
+    /// Whether all of them are over.
+    pub fn are_over(&self) -> bool {
+        self.slots.values().all(|slot| slot.session.is_over())
+    }
+
+    /// Waits until there is something to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is taken.
+    pub async fn wait(&self) {
+        self.bells.wait().await;
+    }
+
+    /// When the next turn is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Gives the container's own session its root, and starts it unless it waits for somebody to attach.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session::start`].
+    pub fn place(
+        &mut self,
+        rootfs: Rootfs,
+        cgroup: Cgroup,
+        uplink: &mut Uplink,
+    ) -> Result<(), UplinkError> {
+        self.container = Some(Container { rootfs, cgroup, inside: None, is_paused: false });
+        if self.is_blocked {
+            debug!("session {} waits until somebody is attached", self.first().id());
+            return Ok(());
+        }
+        self.start_first(uplink)
+    }
+
+    /// Somebody is attached.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session::start`].
+    pub fn begin(&mut self, uplink: &mut Uplink) -> Result<(), UplinkError> {
+        if std::mem::take(&mut self.is_blocked) {
+            self.reporter.released();
+            return self.start_first(uplink);
+        }
+        Ok(())
+    }
+
+    fn start_first(&mut self, uplink: &mut Uplink) -> Result<(), UplinkError> {
+        let Some(container) = &mut self.container else { return Ok(()) };
+        let Some(slot) = self.slots.get_mut(&FIRST) else { return Ok(()) };
+        if !slot.session.is_waiting() && !slot.session.is_rested() {
+            return Ok(());
+        }
+        container.inside = None;
+        let Container { rootfs, cgroup, .. } = &*container;
+        let reporter = Some(&mut self.reporter);
+        let mut teller = Teller { uplink, reporter, cgroup: Some(cgroup) };
+        let started = slot.session.start(Place::Fresh(rootfs, cgroup), &mut teller);
+        self.bells.ring(FIRST);
+        started
+    }
+
+    /// Ends the container's own session before it runs.
+    pub fn fail(&mut self, failure: &StartFailure, uplink: &mut Uplink) {
+        self.report_failure(failure.exit_code().into(), failure.to_string(), uplink);
+    }
+
+    /// Ends the container's own session for a reason outside of it.
+    pub fn report_failure(&mut self, code: i32, text: String, uplink: &mut Uplink) {
+        self.with(FIRST, uplink, |session, teller| session.report_failure(code, text, teller));
+    }
+
+    /// Runs another process beside the container's own. Asking again for an id that is known does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`]; what goes wrong later is told as the session's failure.
+    pub fn exec(&mut self, request: &mux::Exec, uplink: &mut Uplink) -> Result<(), RequestError> {
+        let id = &request.session;
+        if self.by_id.contains_key(id) || self.ended.iter().any(|it| it.known.session == *id) {
+            return Ok(());
+        }
+        if request.args.first().is_none_or(String::is_empty) {
+            return Err(RequestError::NoCommand);
+        }
+        let session = Session::requested(self.first(), request);
+        self.start_beside(session, uplink)
+    }
+
+    fn start_beside(&mut self, session: Session, uplink: &mut Uplink) -> Result<(), RequestError> {
+        if self.slots.len() > MAX_BESIDE {
+            return Err(RequestError::TooMany(MAX_BESIDE));
+        }
+        let first = self.first();
+        let pid = first.pid().filter(|_| first.is_running()).ok_or(RequestError::NotRunning)?;
+        let container = self.container.as_mut().ok_or(RequestError::NotRunning)?;
+        if container.is_paused {
+            return Err(RequestError::Paused);
+        }
+        let start = |failure: StartFailure| RequestError::Start(failure.to_string());
+        let inside = match container.inside.take().filter(|(of, _)| *of == pid) {
+            Some((_, inside)) => inside,
+            None => Inside::of(pid).map_err(start)?,
+        };
+        let (_, inside) = &*container.inside.insert((pid, inside));
+        let mut session = session;
+        uplink.say(Body::Known(session.known()));
+        let cgroup = &container.cgroup;
+        let mut teller = Teller { uplink, reporter: None, cgroup: Some(cgroup) };
+        let started = session.start(Place::Beside(inside, cgroup), &mut teller);
+        self.last_key += 1;
+        self.insert(self.last_key, session);
+        started.map_err(|error| RequestError::Start(error.to_string()))
+    }
+
+    /// Freezes the container's processes.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn pause(&mut self, uplink: &mut Uplink) -> Result<(), RequestError> {
+        if !self.first().is_running() {
+            return Err(RequestError::NotRunning);
+        }
+        let container = self.container.as_mut().ok_or(RequestError::NotRunning)?;
+        if container.is_paused {
+            return Err(RequestError::Paused);
+        }
+        container.cgroup.freeze(true).map_err(|e| RequestError::Freezer(e.to_string()))?;
+        container.is_paused = true;
+        uplink.say(Body::Paused(guest::Paused { paused: true }));
+        Ok(())
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn unpause(&mut self, uplink: &mut Uplink) -> Result<(), RequestError> {
+        let container = self.container.as_mut().ok_or(RequestError::NotRunning)?;
+        if !container.is_paused {
+            return Err(RequestError::NotPaused);
+        }
+        container.cgroup.freeze(false).map_err(|e| RequestError::Freezer(e.to_string()))?;
+        container.is_paused = false;
+        uplink.say(Body::Paused(guest::Paused { paused: false }));
+        Ok(())
+    }
+
+    /// Sends a signal to a session's process.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn signal(
+        &mut self,
+        id: &str,
+        number: i32,
+        uplink: &mut Uplink,
+    ) -> Result<(), RequestError> {
+        let key = self.key(id)?;
+        let sent = self.with(key, uplink, |session, _| session.signal(number));
+        sent.ok_or(RequestError::Ended)??;
+        // A frozen process ends only when it is let go, and who kills means it.
+        if number == libc::SIGKILL && self.is_paused() {
+            return self.unpause(uplink);
+        }
+        Ok(())
+    }
+
+    /// Sets the size of a session's terminal.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn resize(&mut self, id: &str, rows: u32, columns: u32) -> Result<(), RequestError> {
+        let key = self.key(id)?;
+        let slot = self.slots.get_mut(&key).ok_or(RequestError::Ended)?;
+        slot.session.resize(rows, columns)
+    }
+
+    /// Asks a session's process to end, and kills it later.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn stop(
+        &mut self,
+        id: &str,
+        number: Option<i32>,
+        grace: Duration,
+        uplink: &mut Uplink,
+    ) -> Result<(), RequestError> {
+        let key = self.key(id)?;
+        let asked = self.with(key, uplink, |session, teller| session.stop(number, grace, teller));
+        asked.ok_or(RequestError::Ended)??;
+        // As Docker does: the signal first, so that it is what a frozen process wakes up to.
+        if self.is_paused() {
+            return self.unpause(uplink);
+        }
+        Ok(())
+    }
+
+    /// Asks the container to end.
+    pub fn stop_all(&mut self, grace: Duration, uplink: &mut Uplink) {
+        let id = self.first().id().to_owned();
+        if let Err(error) = self.stop(&id, None, grace, uplink) {
+            warn!("session {id} cannot be stopped: {error}");
+        }
+    }
+
+    fn key(&self, id: &str) -> Result<Key, RequestError> {
+        let ended = || self.ended.iter().any(|it| it.known.session == id);
+        self.by_id.get(id).copied().ok_or_else(|| {
+            if ended() { RequestError::Ended } else { RequestError::NoSession(id.to_owned()) }
+        })
+    }
+
+    /// Takes note of an ended child.
+    pub fn reaped(&mut self, pid: Pid, exit: Exit) {
+        let Some(key) = self.by_pid.get(&pid) else { return debug!("orphan {pid} ended") };
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.session.reaped(pid, exit);
+            self.bells.ring(*key);
+        }
+    }
+
+    /// A channel has bytes, or room.
+    pub fn channel_ready(&self, channel: ChannelId) {
+        if let Some(key) = self.by_channel.get(&channel) {
+            self.bells.ring(*key);
+        }
+    }
+
+    /// The link is up again, over a pipe of another kind perhaps, which holds more.
+    pub fn link_ready(&self) {
+        self.slots.keys().for_each(|key| self.bells.ring(*key));
+    }
+
+    /// An input channel has ended.
+    pub fn input_finished(&mut self, channel: ChannelId) {
+        self.at(channel, |session| session.input_finished(channel));
+    }
+
+    /// A channel is gone at the other end.
+    pub fn channel_gone(&mut self, channel: ChannelId) {
+        self.at(channel, |session| session.channel_gone(channel));
+    }
+
+    fn at(&mut self, channel: ChannelId, act: impl FnOnce(&mut Session)) {
+        let Some(key) = self.by_channel.get(&channel) else { return };
+        if let Some(slot) = self.slots.get_mut(key) {
+            act(&mut slot.session);
+            self.bells.ring(*key);
+        }
+    }
+
+    /// Tells a multiplexer that is new what there is besides the container's own session.
+    pub fn introduce(&self, uplink: &mut Uplink) {
+        if self.is_paused() {
+            uplink.say(Body::Paused(guest::Paused { paused: true }));
+        }
+        for Ended { known, how } in &self.ended {
+            uplink.say(Body::Known(known.clone()));
+            uplink.say(how.clone());
+        }
+        self.beside().for_each(|session| session.introduce(uplink));
+    }
+
+    fn with<T>(
+        &mut self,
+        key: Key,
+        uplink: &mut Uplink,
+        act: impl FnOnce(&mut Session, &mut Teller<'_>) -> T,
+    ) -> Option<T> {
+        let slot = self.slots.get_mut(&key)?;
+        let reporter = (key == FIRST).then_some(&mut self.reporter);
+        let cgroup = self.container.as_ref().map(|container| &container.cgroup);
+        let done = act(&mut slot.session, &mut Teller { uplink, reporter, cgroup });
+        self.bells.ring(key);
+        Some(done)
+    }
+
+    /// Does all that can be done now for those who have something to do.
+    ///
+    /// # Errors
+    ///
+    /// When the link cannot carry a channel of the container's own session.
+    pub fn turn(&mut self, uplink: &mut Uplink) -> Result<(), UplinkError> {
+        self.reporter.publish(uplink);
+        let now = Instant::now();
+        while let Some((_, key)) = self.deadlines.first().filter(|(at, _)| *at <= now).copied() {
+            self.set_deadline(key, None);
+            self.bells.ring(key);
+        }
+        for key in self.bells.take() {
+            self.turn_one(key, uplink);
+        }
+        if self.first().is_rested() {
+            self.start_first(uplink)?;
+        }
+        if self.first().is_running() {
+            for session in std::mem::take(&mut self.configured) {
+                let id = session.id().to_owned();
+                if let Err(error) = self.start_beside(session, uplink) {
+                    warn!("session {id} of the config cannot be started: {error}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn turn_one(&mut self, key: Key, uplink: &mut Uplink) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let reporter = (key == FIRST).then_some(&mut self.reporter);
+        let cgroup = self.container.as_ref().map(|container| &container.cgroup);
+        let mut teller = Teller { uplink, reporter, cgroup };
+        let mut context = Context::from_waker(&slot.bell);
+        let more = slot.session.turn(&mut context, &mut teller);
+        if more == Poll::Ready(()) && !slot.session.is_over() {
+            self.bells.ring(key);
+        }
+        if let Some(pid) = slot.pid.take() {
+            self.by_pid.remove(&pid);
+        }
+        for channel in slot.channels.drain(..) {
+            self.by_channel.remove(&channel);
+        }
+        slot.pid = slot.session.pid();
+        slot.channels.extend(slot.session.channels());
+        slot.pid.and_then(|pid| self.by_pid.insert(pid, key));
+        for channel in &slot.channels {
+            self.by_channel.insert(*channel, key);
+        }
+        let deadline = slot.session.deadline();
+        self.set_deadline(key, deadline);
+        if key != FIRST && self.slots.get(&key).is_some_and(|slot| slot.session.is_over()) {
+            self.forget(key);
+        }
+    }
+
+    fn set_deadline(&mut self, key: Key, deadline: Option<Instant>) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let old = std::mem::replace(&mut slot.deadline, deadline);
+        old.map(|at| self.deadlines.remove(&(at, key)));
+        deadline.map(|at| self.deadlines.insert((at, key)));
+    }
+
+    fn forget(&mut self, key: Key) {
+        self.set_deadline(key, None);
+        let Some(slot) = self.slots.remove(&key) else { return };
+        self.by_id.remove(slot.session.id());
+        if let Some(how) = slot.session.last_words() {
+            let known = slot.session.known();
+            self.ended.push_back(Ended { known, how: how.clone() });
+            if self.ended.len() > MAX_ENDED {
+                self.ended.pop_front();
+            }
+        }
+    }
+}
