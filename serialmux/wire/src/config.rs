@@ -56,6 +56,11 @@ impl Transport {
     }
 }
 
+/// Bytes at which the receiving FIFO of a guest's serial port asks to be read, as the agent sets it: the
+/// highest of the four levels that a 16550A has. The fewer times the guest is interrupted, the more
+/// it can take.
+pub const UART_TRIGGER: usize = 14;
+
 /// Bounds of a link.
 ///
 /// What one end holds is bounded by them, see [`memory_limit`](Self::memory_limit).
@@ -79,6 +84,11 @@ pub struct LinkConfig {
     pub receive_window: u64,
     /// Most channels open at once; further ones are refused.
     pub max_channels: usize,
+    /// What is sent ends at a multiple of so many bytes, filled up with delimiters, when nothing more
+    /// follows at once; 0 or 1: at any byte. As many as it takes to make a FIFO ask to be read: the
+    /// bytes behind the last such multiple would lie in it until its timer runs out, which is for four
+    /// characters (347 µs at 115,200 bits per second).
+    pub align: usize,
     /// Longest wait before an acknowledgement that nobody asked to have at once.
     pub ack_delay: Duration,
     /// Silence after which a mux asks whether the guest is still there.
@@ -136,6 +146,7 @@ impl LinkConfig {
             send_buffer: 256 * 1024,
             receive_window: 64 * 1024,
             max_channels: 1024,
+            align: 0,
             ack_delay: Duration::from_millis(10),
             keepalive: Duration::from_secs(30),
             features: FEATURES,
@@ -145,7 +156,8 @@ impl LinkConfig {
     /// The mux's end of the same: little on the way, as a guest's tty holds little.
     pub fn uart_mux() -> Self {
         let (window, least_window) = (16 * 1024, 4 * 1024);
-        Self { window, least_window, receive_window: 256 * 1024, ..Self::uart() }
+        let align = UART_TRIGGER;
+        Self { window, least_window, receive_window: 256 * 1024, align, ..Self::uart() }
     }
 
     /// For a virtio-serial port: lossless while both ends stay, 10 to 500 MB/s. Output is held until

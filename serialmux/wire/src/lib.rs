@@ -46,7 +46,7 @@ pub mod time;
 pub mod varint;
 
 pub use channel::{ChannelId, Class, Direction};
-pub use config::{LinkConfig, Transport};
+pub use config::{LinkConfig, Transport, UART_TRIGGER};
 pub use digest::Digest;
 pub use greeter::{Greeter, Greeting};
 pub use handshake::{Entropy, Protection};

@@ -34,9 +34,25 @@ impl Link {
         } else if !self.assemble(now, out) {
             return false;
         }
+        self.align(before, out);
         self.stats.bytes_out += (out.len() - before) as u64;
         self.stats.packets_out += 1;
         true
+    }
+
+    // Fills up what was put at `start` so that none of it is left behind in the peer's FIFO; not while
+    // more follows, which pushes it out.
+    fn align(&mut self, start: usize, out: &mut Vec<u8>) {
+        let align = self.config.align.max(1);
+        self.phase = (self.phase + out.len() - start) % align;
+        if !self.schedule.is_empty() {
+            return;
+        }
+        // A mere acknowledgement is in no hurry, and not worth the bytes.
+        if self.phase > 0 && core::mem::take(&mut self.hurries) {
+            out.resize(out.len() + align - self.phase, frame::DELIMITER);
+        }
+        self.phase = 0;
     }
 
     fn assemble(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
@@ -86,6 +102,7 @@ impl Link {
         let number = live.session.seal(records, &mut self.packet);
         live.next_number = number + 1;
         frame::encode(&self.packet, out);
+        self.hurries = eliciting;
         if eliciting {
             live.in_flight.insert(number, now, self.packet.len(), carried, idle);
             live.probe_at = None;

@@ -273,6 +273,10 @@ pub struct Link {
     /// The mux: channel ids below this one have been seen.
     used: u32,
     schedule: Schedule,
+    /// Bytes sent since the peer's FIFO was last left at a multiple of `align`.
+    phase: usize,
+    /// The last packet asks for an answer.
+    hurries: bool,
     events: VecDeque<Event>,
     stats: LinkStats,
     /// When the first beacon came since anything sealed did. Mux only.
@@ -333,6 +337,8 @@ impl Link {
             blank,
             used: 0,
             schedule: Schedule::default(),
+            phase: 0,
+            hurries: false,
             events: VecDeque::new(),
             stats: LinkStats::default(),
             beacon_at: None,
