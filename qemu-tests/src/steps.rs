@@ -96,10 +96,9 @@ fn boot(checkout: &Checkout, cli: &Cli) -> Result<Step> {
     let mut sets = Vec::new();
     for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry?.path();
-        if let (Some(stem), Some("rs")) = (
-            path.file_stem().and_then(|it| it.to_str()),
-            path.extension().and_then(|it| it.to_str()),
-        ) {
+        // A file, or a directory with a main file, as Cargo finds them.
+        let is_set = path.extension().is_some_and(|it| it == "rs") || path.join("main.rs").exists();
+        if let Some(stem) = path.file_stem().and_then(|it| it.to_str()).filter(|_| is_set) {
             sets.push(stem.to_owned());
         }
     }

@@ -14,7 +14,7 @@ use guestinfo::sys::Backdoor;
 use guestinfo::tclo::{Order, PowerChange};
 use guestinfo::{EndpointReport, Spec};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
 use crate::uevent::Uevent;
 use button::Button;
@@ -92,7 +92,7 @@ impl Host {
             && self.buttons.len() < MAX_BUTTONS
             && let Some(button) = Button::open(node)
         {
-            debug!("{} has a power button", node.display());
+            info!("{} has a power button", node.display());
             self.buttons.push(button);
         }
     }

@@ -1,98 +1,14 @@
-//! What a VMX file's guestinfo keys say, and what a VM makes of them: VIC's own keys, old and new, and bad ones.
+//! VIC's own keys, old and new, and bad ones.
 
-use qemu_tests::{Finished, Lab, Program, record};
-use std::path::PathBuf;
-use std::process::Command;
-
-/// Keys whose values a test brings itself, and those of the VM that the hardware is taken from.
-const IDENTITY: [&str; 6] =
-    ["guestinfo.", "common/", "sessions|", "networks|", "annotations", "displayName"];
-
-/// A lab with a disk that has busybox on it, and the lines of a VMX file for its hardware.
-struct Bench {
-    lab: Lab,
-    _daemon: Program,
-    hardware: String,
-}
-
-/// An id such as VIC gives, of one digit.
-fn id(digit: char) -> String {
-    digit.to_string().repeat(64)
-}
-
-/// A value as a VMX file holds it.
-fn escaped(value: &str) -> String {
-    let mut escaped = String::new();
-    for c in value.chars() {
-        match c {
-            '"' | '|' | '#' | '\0'..='\x1f' => escaped += &format!("|{:02X}", u32::from(c)),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-fn lines<V: AsRef<str>>(pairs: &[(String, V)]) -> String {
-    let line = |(key, value): &(String, V)| format!("{key} = \"{}\"\n", escaped(value.as_ref()));
-    pairs.iter().map(line).collect()
-}
-
-impl Bench {
-    fn new() -> Self {
-        let lab = Lab::new();
-        let daemon = lab.daemon("0");
-        let script = "printf '#!/bin/sh\\necho hello\\n' >/hello; chmod 755 /hello";
-        let made = ["run", "--name", "hardware", "--boot", "direct", "--print-vmx"];
-        let made = [&made[..], &["busybox", "sh", "-c", script]].concat();
-        let made = lab.start(lab.command("containervm", &made)).finish();
-        made.code(0);
-        let is_hardware = |line: &&str| !IDENTITY.iter().any(|key| line.starts_with(key));
-        let kept: Vec<String> = made.out().lines().filter(is_hardware).map(str::to_owned).collect();
-        let hardware = kept.into_iter().filter(|line| !line.starts_with("serial1.fileName"));
-        let hardware = hardware.map(|line| line + "\n").collect();
-        Self { lab, _daemon: daemon, hardware }
-    }
-
-    fn console_path(&self, name: &str) -> PathBuf {
-        self.lab.path(&format!("{name}.console"))
-    }
-
-    /// What the VM of that VMX file said on its console.
-    fn console(&self, name: &str) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.console_path(name)).expect("a console"))
-            .into_owned()
-    }
-
-    /// A VMX file of that hardware with these keys.
-    fn vmx(&self, name: &str, guestinfo: &str) -> String {
-        let console = self.console_path(name);
-        let console = format!("serial1.fileName = \"{}\"\n", console.display());
-        let text = self.hardware.clone() + &console + guestinfo;
-        self.lab.file(&format!("{name}.vmx"), text).display().to_string()
-    }
-
-    /// Registers a VM by one VMX file and boots it with another, as a host would that cannot tell good from bad.
-    /// Returns when QEMU has ended, with what an attached client saw.
-    fn boot_instead(&self, good: &str, bad: &str, id: &str) -> Finished {
-        self.lab.containervm(["start", "--print-qemu", good]).finish().code(0);
-        self.lab.serialmux(["register", good]).finish().code(0);
-        let attached = self.lab.serialmux(["attach", id]);
-        self.lab.containervm(["supervise", id, "--vmx", bad]).finish().code(0);
-        attached.finish()
-    }
-
-    fn inspect(&self, name: &str) -> serde_json::Value {
-        let inspected = self.lab.serialmux(["inspect", name]).finish();
-        serde_json::from_str(inspected.code(0).out().as_str()).expect("JSON")
-    }
-}
+use crate::bench::{Bench, id, lines};
+use qemu_tests::record;
 
 /// Says all that a process can say of itself, each part between two marks.
 const TELL: &str = "cat /proc/$$/cmdline; echo; echo =; cat /proc/$$/environ; echo; echo =; \
                     readlink /proc/$$/cwd; id -un; id -gn; hostname; echo =; exit 7";
 
 /// Every key that VIC writes, with values of every kind in those that can be seen inside.
-fn vic(id: &str, env: &[String]) -> Vec<(String, String)> {
+pub(crate) fn vic(id: &str, env: &[String]) -> Vec<(String, String)> {
     let common = |key: &str, value: &str| (format!("guestinfo.vice.{key}"), value.to_owned());
     let session = |key: &str, value: &str| common(&format!("/sessions|{id}{key}"), value);
     vec![
@@ -262,27 +178,60 @@ fn a_config_without_a_key_ends_on_the_console() {
 }
 
 #[test]
-fn a_config_in_the_firmwares_strings_does_as_well() {
+fn keys_of_every_kind_are_understood_and_true_values_too() {
     let bench = Bench::new();
-    let id = id('e');
-    let env = ["A=1".to_owned()];
-    let vmx = bench.vmx("strings", &lines(&vic(&id, &env)));
-    bench.lab.serialmux(["register", &vmx]).finish().code(0);
-    let shown = bench.lab.containervm(["start", "--print-qemu", &vmx]).finish();
-    let guestinfo: Vec<_> = vic(&id, &env);
-    let guestinfo: Vec<_> =
-        guestinfo.into_iter().filter(|it| it.0.starts_with("guestinfo.")).collect();
-    let strings = bench.lab.file("strings.txt", lines(&guestinfo));
-    let there = format!("-fw_cfg name=opt/containervm.vmx,file={vmx}");
-    let instead = format!("-smbios type=11,path={}", strings.display());
-    let line = shown.code(0).out();
-    assert!(line.contains(&there), "{line}");
-    let mut qemu = Command::new("sh");
-    qemu.args(["-c", line.replace(&there, &instead).trim()]);
-    qemu.env("CONTAINERVM_HOME", bench.lab.home());
-    let attached = bench.lab.serialmux(["attach", &id]);
-    bench.lab.start(qemu).finish().code(0);
-    attached.finish().code(7).shows("/var/tmp\nnobody\nusers\n");
-    let source = bench.inspect(&id)["report"]["guestinfo.vice..link.source"].clone();
-    assert_eq!(source, "SMBIOS OEM strings", "{}", bench.console("strings"));
+    let id = id('f');
+    let mut pairs = vic(&id, &["PATH=/bin".to_owned()]);
+    let script = "sh|-c|test -t 0 && test -t 1 && echo terminal; read x; echo got $x; exit 4";
+    let session = |key: &str| format!("/sessions|{id}{key}");
+    let exec = |key: &str| format!("/execs|E1{key}@non-persistent");
+    let (route, mount) = ("/networks|bridge/network", "/mounts|data");
+    for (key, value) in [
+        (session("/cmd/Args~"), script),
+        (session("/cmd/Args"), "2"),
+        (session("/tty"), "true"),
+        (session("/openstdin"), "true"),
+        (format!(".sessions|{id}.runblock"), "true"),
+        (session("/diagnostics/syslog/Network"), "tcp"),
+        (session("/diagnostics/syslog/RAddr"), "192.0.2.1:514"),
+        ("/diagnostics/syslog/Network".to_owned(), "udp"),
+        ("/diagnostics/syslog/RAddr".to_owned(), "192.0.2.1:514"),
+        (format!("{route}/gateway/IP"), "rBAAAQ=="),
+        (format!("{route}/gateway/Mask"), "//8AAA=="),
+        (format!("{route}/default"), "true"),
+        (format!("{route}/destinations"), "0"),
+        (format!("{route}/destinations|0/IP"), "CgAAAA=="),
+        (format!("{route}/destinations|0/Mask"), "/wAAAA=="),
+        (format!("{route}/pools"), "0"),
+        (format!("{route}/pools|0/first"), "rBAAAg=="),
+        (format!("{route}/pools|0/last"), "rBD//g=="),
+        ("/mounts".to_owned(), "data"),
+        (format!("{mount}/source/Scheme"), "label"),
+        (format!("{mount}/source/Path"), "8d777f385d3dfec8"),
+        (format!("{mount}/dest"), "/data"),
+        (format!("{mount}/mode"), "rw"),
+        (format!("{mount}/copymode"), "2"),
+        ("/execs@non-persistent".to_owned(), "E1"),
+        (exec("/common/id"), "E1"),
+        (exec("/cmd/Path"), "/bin/true"),
+        (exec("/cmd/Args~"), "true"),
+        (exec("/cmd/Args"), "0"),
+        (exec("/active"), "true"),
+    ] {
+        let key = format!("guestinfo.vice.{key}");
+        match pairs.iter_mut().find(|(had, _)| *had == key) {
+            Some(pair) => value.clone_into(&mut pair.1),
+            None => pairs.push((key, value.to_owned())),
+        }
+    }
+    let vmx = bench.vmx("every", &lines(&pairs));
+    let mut vm = bench.lab.containervm(["start", "-a", &vmx]);
+    vm.expect("terminal");
+    vm.write("hi\n");
+    vm.finish().code(4).shows("got hi");
+    let report = bench.inspect(&id)["report"].clone();
+    let value = |key: &str| report[format!("guestinfo.vice..sessions|{id}.{key}")].clone();
+    assert_eq!((value("started"), value("status")), ("true".into(), "4".into()), "{report:#}");
+    assert_eq!(value("diagnostics.exitlogs|0.ExitStatus"), "4", "{report:#}");
+    assert_eq!(value("diagnostics.resurrections"), "0", "{report:#}");
 }

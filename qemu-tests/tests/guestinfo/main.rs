@@ -1,0 +1,6 @@
+//! What a VM's config says, and what the VM makes of it: VIC's keys, old, new and bad, wherever they are held.
+
+mod bench;
+mod disks;
+mod keys;
+mod operator;
