@@ -80,3 +80,41 @@ impl<P: Port + Clone> HostTools<P> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use guestinfo::backdoor::Regs;
+
+    use super::*;
+
+    /// A hypervisor that knows the port but no messages, as QEMU's `vmport`.
+    #[derive(Debug, Clone)]
+    struct Deaf;
+
+    impl Port for Deaf {
+        fn call(&mut self, regs: &mut Regs) {
+            regs.rax = u64::from(u32::MAX);
+        }
+
+        fn send(&mut self, _: &mut Regs, _: &[u8]) {
+            panic!("there is no channel to send on");
+        }
+
+        fn receive(&mut self, _: &mut Regs, _: &mut [u8]) {
+            panic!("there is no channel to receive from");
+        }
+    }
+
+    #[test]
+    fn a_host_without_the_channel_is_asked_ever_more_rarely() {
+        let mut tools = HostTools::new(Deaf, &Spec::default());
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let now = tools.deadline();
+            assert_eq!(tools.turn(now), None);
+            waits.push((tools.deadline() - now).as_secs());
+            assert_eq!(tools.turn(now), None, "not before its time");
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+    }
+}
