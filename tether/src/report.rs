@@ -11,7 +11,8 @@ use guestinfo::rpci::{RpciSink, RpciSource};
 use guestinfo::sink::Sink;
 use guestinfo::source::Source as _;
 use guestinfo::{
-    EncodeError, EndpointReport, ExitLog, Header, Report, SessionReport, Started, Timestamp,
+    EncodeError, EndpointReport, ExitLog, Header, Report, SessionReport, SessionSpec, Spec,
+    Started, Timestamp,
 };
 use prost::Message as _;
 use tracing::{debug, error, info};
@@ -32,8 +33,10 @@ const MAX_RELOAD_WORDS: usize = 8 * 1024;
 /// Keeps the report and those who read it together.
 pub struct Reporter {
     header: Header,
-    /// The session's name in the config's map.
-    session: String,
+    /// The id of the container's own session, and its name in the config's map.
+    session: (String, String),
+    /// The ids of those beside it, with their names there.
+    execs: BTreeMap<String, String>,
     report: Report,
     /// As the multiplexer was told last.
     told: Option<Report>,
@@ -57,28 +60,41 @@ impl Reporter {
         let sink = sink.map(|sink| Box::new(sink) as Box<dyn Sink>);
         let named = spec.sessions.iter().find(|(_, of)| of.id == session.id);
         let name = named.map_or(&session.id, |(name, _)| name);
-        let about = SessionReport {
-            create_time: Some(session.create_time).filter(|seconds| *seconds != 0),
-            ..SessionReport::default()
-        };
+        let about = untouched(session);
         let report = Report {
             sessions: [(name.clone(), about)].into(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             source: source.clone(),
             ..Report::default()
         };
-        Self {
+        let mut reporter = Self {
             header: spec.header,
-            session: name.clone(),
+            session: (session.id.clone(), name.clone()),
+            execs: BTreeMap::new(),
             report,
             told: None,
             written: Report::default(),
             sink,
+        };
+        reporter.configure(spec);
+        reporter
+    }
+
+    /// Takes note of the processes that a config wants beside the container's own: what becomes of those is
+    /// reported. What a client runs is not, as there is no key for it.
+    pub fn configure(&mut self, spec: &Spec) {
+        for (name, exec) in spec.execs.iter().filter(|(_, exec)| exec.active) {
+            self.execs.insert(exec.id.clone(), name.clone());
+            self.report.execs.entry(name.clone()).or_insert_with(|| untouched(exec));
         }
     }
 
-    fn change(&mut self) -> &mut SessionReport {
-        self.report.sessions.entry(self.session.clone()).or_default()
+    /// What is said of the session with that id; `None` if it is not the config's.
+    fn change(&mut self, id: &str) -> Option<&mut SessionReport> {
+        if self.session.0 == id {
+            return self.report.sessions.get_mut(&self.session.1);
+        }
+        self.report.execs.get_mut(self.execs.get(id)?)
     }
 
     /// What the config's networks have got.
@@ -91,25 +107,26 @@ impl Reporter {
         self.report.reload = Some(shortened(words));
     }
 
-    /// The process runs, since `time_us` (microseconds since 1970).
-    pub fn started(&mut self, time_us: u64) {
-        let session = self.change();
+    /// The session's process runs, since `time_us` (microseconds since 1970), again for the so manieth time.
+    pub fn started(&mut self, id: &str, time_us: u64, n_restarts: i64) {
+        let Some(session) = self.change(id) else { return };
         session.started = Started::Yes;
         session.start_time = Some(seconds(time_us));
         session.stop_time = Some(0);
+        session.resurrections = n_restarts;
     }
 
-    /// The process could not be started.
-    pub fn failed(&mut self, code: i32, why: &str, time_us: u64) {
-        let session = self.change();
+    /// The session's process could not be started.
+    pub fn failed(&mut self, id: &str, code: i32, why: &str, time_us: u64) {
+        let Some(session) = self.change(id) else { return };
         session.started = Started::Failed(why.to_owned());
         session.status = Some(code);
         session.stop_time = Some(seconds(time_us));
     }
 
-    /// The process has ended.
-    pub fn ended(&mut self, code: i32, message: &str, time_us: u64) {
-        let session = self.change();
+    /// The session's process has ended.
+    pub fn ended(&mut self, id: &str, code: i32, message: &str, time_us: u64) {
+        let Some(session) = self.change(id) else { return };
         session.status = Some(code);
         session.stop_time = Some(seconds(time_us));
         let nanoseconds = u32::try_from(time_us % 1_000_000 * 1000).unwrap_or(0);
@@ -122,14 +139,11 @@ impl Reporter {
         }
     }
 
-    /// The process is started again after its end.
-    pub fn restarted(&mut self) {
-        self.change().resurrections += 1;
-    }
-
-    /// Nobody is waited for any more before the process is started.
+    /// Nobody is waited for any more before the container's own process is started.
     pub fn released(&mut self) {
-        self.change().run_block = Some(false);
+        if let Some(session) = self.report.sessions.get_mut(&self.session.1) {
+            session.run_block = Some(false);
+        }
     }
 
     /// Tells what has changed, if anything has. Before a message that others wait for, so that they find the
@@ -157,6 +171,14 @@ impl Reporter {
             Err(error) => unsayable(&error),
         }
         self.written = self.report.clone();
+    }
+}
+
+/// What is said of a session that nothing has happened to.
+fn untouched(session: &SessionSpec) -> SessionReport {
+    SessionReport {
+        create_time: Some(session.create_time).filter(|seconds| *seconds != 0),
+        ..SessionReport::default()
     }
 }
 
@@ -242,9 +264,9 @@ mod tests {
         let (mut reporter, _) = reporter(false);
         reporter.publish(&mut uplink);
         reporter.publish(&mut uplink);
-        reporter.started(1_500_000_000_999_999);
+        reporter.started("s", 1_500_000_000_999_999, 0);
         reporter.publish(&mut uplink);
-        reporter.ended(137, "out of memory", 1_500_000_002_500_000);
+        reporter.ended("s", 137, "out of memory", 1_500_000_002_500_000);
         reporter.publish(&mut uplink);
         reporter.publish(&mut uplink);
         let told = reports(&mut uplink, &mut peer).await;
@@ -278,10 +300,10 @@ mod tests {
     async fn the_hypervisor_gets_what_differs() {
         let (mut uplink, _peer) = connected();
         let (mut reporter, kept) = reporter(false);
-        reporter.started(5_000_000);
+        reporter.started("s", 5_000_000, 0);
         reporter.publish(&mut uplink);
         kept.borrow_mut().clear();
-        reporter.failed(127, "/bin/nosuch: no such file", 6_000_000);
+        reporter.failed("s", 127, "/bin/nosuch: no such file", 6_000_000);
         reporter.publish(&mut uplink);
         reporter.publish(&mut uplink);
         let kept = kept.borrow();
@@ -298,9 +320,62 @@ mod tests {
     async fn a_refusal_of_the_hypervisor_keeps_nothing_from_the_multiplexer() {
         let (mut uplink, mut peer) = connected();
         let (mut reporter, kept) = reporter(true);
-        reporter.started(5_000_000);
+        reporter.started("s", 5_000_000, 0);
         reporter.publish(&mut uplink);
         assert_eq!(reports(&mut uplink, &mut peer).await.len(), 1);
         assert!(kept.borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_last_ends_of_a_process_that_runs_again_and_again_are_told() {
+        let (mut uplink, mut peer) = connected();
+        let (mut reporter, _) = reporter(false);
+        for n in 0..20 {
+            reporter.started("s", 1_000_000, n);
+            reporter.ended("s", i32::try_from(n).unwrap(), "", 2_000_000);
+        }
+        reporter.publish(&mut uplink);
+        let told = reports(&mut uplink, &mut peer).await.pop().unwrap().pairs;
+        assert_eq!(told[&format!("{PREFIX}.diagnostics.resurrections")], "19");
+        assert_eq!(told[&format!("{PREFIX}.diagnostics.exitlogs")], "7", "the last one's number");
+        assert_eq!(told[&format!("{PREFIX}.diagnostics.exitlogs|0.ExitStatus")], "12");
+        assert_eq!(told[&format!("{PREFIX}.diagnostics.exitlogs|7.ExitStatus")], "19");
+    }
+
+    #[tokio::test]
+    async fn processes_beside_the_containers_own_are_told_of_if_the_config_has_them() {
+        let (mut uplink, mut peer) = connected();
+        let mut config = Config::sample("s");
+        let exec = SessionSpec { id: "e".to_owned(), create_time: 5, ..SessionSpec::default() };
+        config.spec.execs.insert("E1".to_owned(), exec);
+        let mut reporter = Reporter::new(&config);
+        reporter.started("e", 7_000_000, 0);
+        reporter.ended("e", 3, "", 8_000_000);
+        reporter.started("of a client", 9_000_000, 0);
+        reporter.failed("of a client", 127, "no such file", 9_000_000);
+        reporter.publish(&mut uplink);
+        let told = reports(&mut uplink, &mut peer).await.pop().unwrap().pairs;
+        let value =
+            |key: &str| told[&format!("guestinfo.vice..execs|E1.{key}@non-persistent")].as_str();
+        assert_eq!((value("started"), value("status")), ("true", "3"));
+        assert_eq!((value("detail.createtime"), value("detail.starttime")), ("5", "7"));
+        assert!(!told.contains_key(&format!("{PREFIX}.started")), "that one did not start");
+    }
+
+    #[tokio::test]
+    async fn networks_and_reloads_are_told_with_the_rest() {
+        let (mut uplink, mut peer) = connected();
+        let (mut reporter, kept) = reporter(false);
+        let net = guestinfo::IpNet { addr: [172, 16, 0, 2].into(), prefix_len: 16 };
+        let endpoint = EndpointReport { assigned: Some(net), ..EndpointReport::default() };
+        reporter.endpoints([("bridge".to_owned(), endpoint)].into());
+        reporter.reloaded(format!("1: {}", "é".repeat(MAX_RELOAD_WORDS)));
+        reporter.released();
+        reporter.publish(&mut uplink);
+        let told = reports(&mut uplink, &mut peer).await.pop().unwrap().pairs;
+        assert_eq!(told["guestinfo.vice..networks|bridge.assigned.Mask"], "//8AAA==");
+        assert_eq!(told["guestinfo.vice..link.reload"].len(), MAX_RELOAD_WORDS - 1);
+        assert_eq!(told[&format!("{PREFIX}.runblock")], "false");
+        assert!(kept.borrow().iter().any(|(key, _)| key.ends_with("assigned.IP")), "{kept:?}");
     }
 }

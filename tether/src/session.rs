@@ -108,7 +108,7 @@ pub enum Place<'a> {
 pub struct Teller<'a> {
     /// The multiplexer.
     pub uplink: &'a mut Uplink,
-    /// The report, in which only the container's own session appears.
+    /// The report, in which only sessions of the config appear.
     pub reporter: Option<&'a mut Reporter>,
     /// Where it is seen why a process was killed.
     pub cgroup: Option<&'a Cgroup>,
@@ -278,9 +278,6 @@ impl Session {
                 return Ok(());
             }
         };
-        if matches!(self.phase, Phase::Resting { .. }) {
-            teller.report(Reporter::restarted);
-        }
         // Before anything else may go wrong: the process is there, and its end has to be noted.
         self.phase = Phase::Starting { starting, exit: None };
         match &mut self.streams {
@@ -304,7 +301,7 @@ impl Session {
     pub fn report_failure(&mut self, code: i32, text: String, teller: &mut Teller<'_>) {
         warn!("session {} cannot be started: {text}", self.id);
         let (session, time_us) = (self.id.clone(), clock::wall_us());
-        teller.report(|reporter| reporter.failed(code, &text, time_us));
+        teller.report(|reporter| reporter.failed(&self.id, code, &text, time_us));
         self.close(Body::Failed(Failed { session, code, text, time_us }), teller.uplink);
     }
 
@@ -321,7 +318,8 @@ impl Session {
         } else {
             debug!("session {} runs as process {pid}", self.id);
         }
-        teller.report(|reporter| reporter.started(started_us));
+        let n_restarts = self.restarts.count.into();
+        teller.report(|reporter| reporter.started(&self.id, started_us, n_restarts));
         teller.uplink.say(Body::Started(self.started_at(pid, started_us)));
         self.phase = Phase::Running { pid, started_us, since: Instant::now() };
         match exit {
@@ -419,7 +417,7 @@ impl Session {
         let Phase::Draining(Drain { exit, ran, .. }) = self.phase else { return };
         let Some(record) = self.record(end, teller) else { return };
         let oom = if record.oom_killed { "out of memory" } else { "" };
-        teller.report(|reporter| reporter.ended(exit.code, oom, record.exited_us));
+        teller.report(|reporter| reporter.ended(&self.id, exit.code, oom, record.exited_us));
         // After output nobody takes, another run would only write more of it.
         let again = if self.gave_up { None } else { self.restarts.again(exit.code, ran) };
         let Some(pause) = again else {

@@ -17,9 +17,10 @@ use wire::message::guest::{self, Body};
 use wire::message::mux;
 
 use crate::cgroup::Cgroup;
+use crate::clock;
 use crate::config::Config;
 use crate::process::exec::Inside;
-use crate::process::failure::StartFailure;
+use crate::process::failure::{GENERAL, StartFailure};
 use crate::ready::{Bells, Key};
 use crate::reap::Exit;
 use crate::report::Reporter;
@@ -273,7 +274,8 @@ impl Sessions {
         let mut session = session;
         uplink.say(Body::Known(session.known()));
         let cgroup = &container.cgroup;
-        let mut teller = Teller { uplink, reporter: None, cgroup: Some(cgroup) };
+        let reporter = Some(&mut self.reporter);
+        let mut teller = Teller { uplink, reporter, cgroup: Some(cgroup) };
         let started = session.start(Place::Beside(inside, cgroup), &mut teller);
         self.last_key += 1;
         self.insert(self.last_key, session);
@@ -442,7 +444,7 @@ impl Sessions {
         act: impl FnOnce(&mut Session, &mut Teller<'_>) -> T,
     ) -> Option<T> {
         let slot = self.slots.get_mut(&key)?;
-        let reporter = (key == FIRST).then_some(&mut self.reporter);
+        let reporter = Some(&mut self.reporter);
         let cgroup = self.container.as_ref().map(|container| &container.cgroup);
         let done = act(&mut slot.session, &mut Teller { uplink, reporter, cgroup });
         self.bells.ring(key);
@@ -472,6 +474,8 @@ impl Sessions {
                 let id = session.id().to_owned();
                 if let Err(error) = self.start_beside(session, uplink) {
                     warn!("session {id} of the config cannot be started: {error}");
+                    let why = error.to_string();
+                    self.reporter.failed(&id, GENERAL.into(), &why, clock::wall_us());
                 }
             }
         }
@@ -480,7 +484,7 @@ impl Sessions {
 
     fn turn_one(&mut self, key: Key, uplink: &mut Uplink) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
-        let reporter = (key == FIRST).then_some(&mut self.reporter);
+        let reporter = Some(&mut self.reporter);
         let cgroup = self.container.as_ref().map(|container| &container.cgroup);
         let mut teller = Teller { uplink, reporter, cgroup };
         let mut context = Context::from_waker(&slot.bell);

@@ -78,6 +78,7 @@ impl Agent {
             outcome.left.push(format!("session {} is started with the next boot", session.id));
         }
         for session in &changes.execs {
+            self.sessions.reporter().configure(&newer);
             self.sessions.configure(Session::configured(&newer, session));
             outcome.done.push(format!("session {} is being started", session.id));
         }
