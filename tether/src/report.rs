@@ -359,7 +359,7 @@ mod tests {
             |key: &str| told[&format!("guestinfo.vice..execs|E1.{key}@non-persistent")].as_str();
         assert_eq!((value("started"), value("status")), ("true", "3"));
         assert_eq!((value("detail.createtime"), value("detail.starttime")), ("5", "7"));
-        assert!(!told.contains_key(&format!("{PREFIX}.started")), "that one did not start");
+        assert_eq!(told[&format!("{PREFIX}.started")], "<nil>", "that one did not start");
     }
 
     #[tokio::test]

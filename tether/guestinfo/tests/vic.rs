@@ -253,6 +253,44 @@ fn every_key_that_the_guest_writes_is_written_and_read_as_vic_does() {
     }
 }
 
+/// The key of an exec that says what this one says of a session; hidden keys of execs do not exist.
+fn of_exec(key: &str) -> Option<String> {
+    let is_session = key.starts_with("guestinfo.") && key.contains("sessions|ID");
+    is_session.then(|| key.replace("sessions|ID", "execs|E1") + "@non-persistent")
+}
+
+#[test]
+fn every_key_of_a_session_is_one_of_an_exec_too() {
+    let alone = SPEC.iter().map(std::slice::from_ref);
+    let mut n_checked = 0;
+    for rows in alone.chain(SPEC_TOGETHER.iter().copied()) {
+        let exec = |Row(key, value, _): &Row| Some((of_exec(key)?, (*value).to_owned()));
+        let keys: Vec<(String, String)> = rows.iter().filter_map(exec).collect();
+        if keys.is_empty() {
+            continue;
+        }
+        let all = pairs([]).into_iter().chain(keys.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        let spec = Spec::from_pairs(all).expect("reads");
+        assert_ne!(spec, Spec::from_pairs(pairs([])).expect("reads"), "{keys:?} say nothing");
+        let written = spec.to_vmx_pairs().expect("encodes");
+        assert!(keys.iter().all(|pair| written.contains(pair)), "{keys:?} in {written:?}");
+        n_checked += 1;
+    }
+    assert!(n_checked >= 18, "{n_checked}");
+}
+
+#[test]
+fn what_the_guest_says_of_an_exec_is_what_it_says_of_a_session() {
+    for rows in REPORT {
+        let exec = |Row(key, value, _): &Row| Some((of_exec(key)?, (*value).to_owned()));
+        let keys: Vec<(String, String)> = rows.iter().filter_map(exec).collect();
+        let all = pairs([]).into_iter().chain(keys.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        let written =
+            Report::from_pairs(all).expect("reads").to_pairs(Header::Vice).expect("encodes");
+        assert!(keys.iter().all(|pair| written.contains(pair)), "{keys:?} in {written:?}");
+    }
+}
+
 #[test]
 fn the_whole_of_it_reads_and_writes_at_once() {
     let rows = SPEC.iter().filter(|Row(key, ..)| *key != "annotations");
