@@ -173,6 +173,23 @@ impl Client {
         Ok(words.split_once(": ").map_or(words, |(_count, words)| words).to_owned())
     }
 
+    /// Holds all writes to a container's disk for at most so many seconds.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn freeze(&self, container: String, seconds: u32) -> Result<(), ClientError> {
+        let freeze = crate::api::inside::Freeze { container, seconds };
+        self.tell(request::Body::Freeze(freeze)).await
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn thaw(&self, container: String) -> Result<(), ClientError> {
+        self.tell(request::Body::Thaw(request::Container { container })).await
+    }
+
     /// Reports a container's VM as gone.
     ///
     /// # Errors

@@ -73,7 +73,16 @@ impl Lab {
         let (id, name, command) = (ID.into(), "web".into(), "httpd".into());
         let key = KEY.to_vec();
         let (tty, open_stdin) = (false, true);
-        let register = request::Register { id, name, key, plain, tty, open_stdin, command };
+        let register = request::Register {
+            id,
+            name,
+            key,
+            plain,
+            tty,
+            open_stdin,
+            command,
+            ..Default::default()
+        };
         self.client.register(register).await
     }
 

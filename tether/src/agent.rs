@@ -22,6 +22,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::host::{Host, HostEvent};
+use crate::inside::Inside;
 use crate::line::uart::{self, LineError};
 use crate::pipes::Pipes;
 use crate::process::failure::GENERAL;
@@ -41,6 +42,9 @@ mod requests;
 
 /// How long a machine that is asked to stop goes on offering what the multiplexer has not taken.
 const STOP_LINGER: Duration = Duration::from_secs(2);
+
+/// The cgroup of the container's processes.
+const CGROUP: &str = "container";
 
 /// How often session and link take turns before other events are looked at.
 const ROUNDS: u32 = 8;
@@ -103,6 +107,7 @@ struct Agent {
     uevents: Option<UeventSocket>,
     uplink: Uplink,
     sessions: Sessions,
+    inside: Inside,
     /// The container's process has run: devices get their turn that it could start without.
     has_run: bool,
     /// When to power off although the multiplexer has not taken everything; set when the session is over.
@@ -176,6 +181,7 @@ impl Agent {
             uevents: Some(uevents),
             uplink: uplink(&config.spec)?,
             sessions: Sessions::new(&config),
+            inside: Inside::new(CGROUP),
             has_run: false,
             host: Host::new(&config.spec),
             ending: Ending::default(),
@@ -216,6 +222,7 @@ impl Agent {
             () = std::future::ready(()), if self.busy => Ok(Event::Progress),
             moved = self.uplink.wait() => moved.map(|()| Event::Progress).map_err(|e| UplinkError::from(e).into()),
             () = self.sessions.wait() => Ok(Event::Progress),
+            () = self.inside.wait() => Ok(Event::Progress),
             event = signals.next() => Ok(event),
             event = self.host.next() => Ok(Event::Host(event)),
             announcement = announcement => Ok(announcement.map_or_else(Event::NoMoreDevices, Event::Device)),
@@ -228,6 +235,7 @@ impl Agent {
             Event::Progress => {}
             Event::Children => {
                 for (pid, exit) in reap::collect() {
+                    self.inside.reaped(pid, exit, &mut self.uplink);
                     self.sessions.reaped(pid, exit);
                 }
             }
@@ -282,6 +290,7 @@ impl Agent {
         self.busy = runs && self.hardware.load_next();
         for round in 1..=ROUNDS {
             self.sessions.turn(&mut self.uplink)?;
+            self.inside.turn(&mut self.uplink);
             let mut news = Vec::new();
             self.uplink.turn(|item| news.push(item))?;
             if news.is_empty() {
@@ -334,8 +343,14 @@ impl Agent {
             News::Readable(channel) | News::Writable(channel) => {
                 self.sessions.channel_ready(channel);
             }
-            News::Finished(channel) => self.sessions.input_finished(channel),
-            News::Gone(channel) => self.sessions.channel_gone(channel),
+            News::Finished(channel) => {
+                self.inside.finished(channel);
+                self.sessions.input_finished(channel);
+            }
+            News::Gone(channel) => {
+                self.inside.gone(channel);
+                self.sessions.channel_gone(channel);
+            }
             News::Up { peer_is_new } => {
                 self.sessions.link_ready();
                 if peer_is_new {
@@ -373,7 +388,8 @@ impl Agent {
         if let Err(error) = loopback() {
             warn!("no loopback network: {error}");
         }
-        let cgroup = Cgroup::create(Path::new(cgroup::TREE), "container");
+        let cgroup = Cgroup::create(Path::new(cgroup::TREE), CGROUP);
+        self.inside.begin();
         Ok(self.sessions.place(rootfs, cgroup, &mut self.uplink)?)
     }
 

@@ -228,6 +228,18 @@ impl Session {
         matches!(self.phase, Phase::Running { .. })
     }
 
+    /// Where it is in its life, in a word.
+    pub fn word(&self) -> &'static str {
+        match &self.phase {
+            Phase::Waiting => "waiting",
+            Phase::Starting { .. } => "starting",
+            Phase::Running { .. } => "running",
+            Phase::Draining(_) => "ended, output open",
+            Phase::Resting { .. } => "between two runs",
+            Phase::Over => "over",
+        }
+    }
+
     /// Whether the session has ended, its output included.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over)

@@ -123,6 +123,11 @@ impl Uplink {
         self.outbox.is_empty() && self.link.is_drained()
     }
 
+    /// Bytes of messages that wait for room in the link.
+    pub fn n_queued(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// Does everything that can be done now without waiting, and hands news to `tell`.
     ///
     /// # Errors

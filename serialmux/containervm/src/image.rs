@@ -22,13 +22,14 @@ mod directory;
 mod header;
 pub mod layer;
 mod packed;
+pub mod paths;
 mod pax;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, BufWriter},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -224,6 +225,9 @@ pub fn resolve(
     cache.get(&key, reference, |file| {
         tell(&format!("making a disk image of {reference}"));
         let (tree, config) = origin.read(cache.dir(), tell)?;
+        let list = File::create(cache.paths(&key)).map(BufWriter::new);
+        list.and_then(|mut list| paths::write(&tree, &mut list))
+            .map_err(|source| ImageError::Cache { dir: cache.dir().to_owned(), source })?;
         let options = options(&key, disk_size);
         ext4::write(&tree, file, &options).map_err(|error| match error {
             Ext4Error::Write(source) if source.kind() == io::ErrorKind::StorageFull => {

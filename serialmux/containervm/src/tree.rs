@@ -73,6 +73,16 @@ pub struct Timestamp {
     pub nanoseconds: u32,
 }
 
+impl Timestamp {
+    /// As ext4 holds it: times beyond its range (1901 to 2446) are moved to its ends.
+    pub(crate) fn on_disk(self) -> Self {
+        Self {
+            seconds: self.seconds.clamp(-(1 << 31), (1 << 34) - (1 << 31) - 1),
+            nanoseconds: self.nanoseconds.min(999_999_999),
+        }
+    }
+}
+
 /// What every node has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {

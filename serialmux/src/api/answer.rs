@@ -1,5 +1,7 @@
 //! Answers of the daemon.
 
+use wire::message::inside;
+
 /// What it is.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Body {
@@ -27,6 +29,27 @@ pub enum Body {
     /// Everything known of a container.
     #[prost(message, tag = "8")]
     Inspection(Inspection),
+    /// A piece of an archive.
+    #[prost(message, tag = "20")]
+    Piece(super::inside::Piece),
+    /// Some of its processes.
+    #[prost(message, tag = "21")]
+    Processes(super::inside::Processes),
+    /// What it has used so far.
+    #[prost(message, tag = "22")]
+    Sample(inside::Sample),
+    /// What is at a path.
+    #[prost(message, tag = "23")]
+    PathStat(inside::PathStat),
+    /// Some differences between disk and image.
+    #[prost(message, tag = "24")]
+    Changes(super::inside::Changes),
+    /// How the agent is.
+    #[prost(message, tag = "25")]
+    Diagnosis(inside::Diagnosis),
+    /// Something happened.
+    #[prost(message, tag = "26")]
+    Event(super::inside::Event),
 }
 
 /// Everything known of a container, for people and their scripts; other programs have the rest of this.

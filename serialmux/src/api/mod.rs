@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod input;
+pub mod inside;
 pub mod request;
 
 use bytes::Bytes;
@@ -23,7 +24,10 @@ pub const MAX_MESSAGE: usize = 1024 * 1024;
 #[derive(Clone, PartialEq, Message)]
 pub struct Request {
     /// What is asked.
-    #[prost(oneof = "request::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30")]
+    #[prost(
+        oneof = "request::Body",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40"
+    )]
     pub body: Option<request::Body>,
 }
 
@@ -39,7 +43,7 @@ pub struct Input {
 #[derive(Clone, PartialEq, Message)]
 pub struct Answer {
     /// What it is.
-    #[prost(oneof = "answer::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "answer::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22, 23, 24, 25, 26")]
     pub body: Option<answer::Body>,
 }
 

@@ -1,5 +1,7 @@
 //! Requests of clients.
 
+use super::inside;
+
 /// What is asked.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Body {
@@ -39,6 +41,36 @@ pub enum Body {
     /// Have its agent read its config again.
     #[prost(message, tag = "30")]
     Reload(Container),
+    /// List a container's processes.
+    #[prost(message, tag = "31")]
+    Top(inside::Top),
+    /// Measure it.
+    #[prost(message, tag = "32")]
+    Stats(inside::Stats),
+    /// Tell what happens to containers.
+    #[prost(message, tag = "33")]
+    Listen(inside::Listen),
+    /// Look at a path in it.
+    #[prost(message, tag = "34")]
+    StatPath(inside::StatPath),
+    /// Send an archive of a path in it.
+    #[prost(message, tag = "35")]
+    CopyOut(inside::CopyOut),
+    /// Unpack an archive in it.
+    #[prost(message, tag = "36")]
+    CopyIn(inside::CopyIn),
+    /// Compare its disk with its image.
+    #[prost(message, tag = "37")]
+    Diff(Container),
+    /// Hold all writes to its disk.
+    #[prost(message, tag = "38")]
+    Freeze(inside::Freeze),
+    /// Let them go on.
+    #[prost(message, tag = "39")]
+    Thaw(Container),
+    /// Tell how its agent is.
+    #[prost(message, tag = "40")]
+    Diagnose(Container),
 }
 
 /// Nothing to say.
@@ -77,6 +109,9 @@ pub struct Register {
     /// What runs, for people.
     #[prost(string, tag = "7")]
     pub command: String,
+    /// The file that lists the paths of its image; empty: there is none.
+    #[prost(string, tag = "30")]
+    pub image_paths: String,
 }
 
 /// Output with input.

@@ -15,9 +15,12 @@ mod control;
 mod handle;
 mod inspection;
 mod outputs;
+mod streams;
 
 pub(super) use handle::{Handle, Input, Status};
+pub(super) use streams::Ends;
 
+use super::events::{Event as Told, Events};
 use super::idle::Idle;
 use super::outbox::Outbox;
 use super::peer::{self, Established, Fresh, Pipe};
@@ -34,9 +37,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use streams::Streams;
 use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use wire::message::inside::{Happening, OutOfMemory, What};
 use wire::message::{Label, label};
 use wire::{ChannelId, Event, Instant, Link, LinkConfig, Transport};
 
@@ -66,6 +71,7 @@ impl Line {
 /// The task's state.
 pub(super) struct Container {
     dir: PathBuf,
+    id: String,
     name: String,
     state: State,
     journal: Journal,
@@ -77,6 +83,8 @@ pub(super) struct Container {
     idle: Arc<Idle>,
     outputs: Outputs,
     control: Control,
+    streams: Streams,
+    events: Arc<Events>,
     input: Option<ChannelId>,
     input_backlog: VecDeque<Bytes>,
     input_ended: bool,
@@ -98,6 +106,7 @@ impl Container {
         registration: Registration,
         state: State,
         journal: Journal,
+        events: Arc<Events>,
     ) -> Handle {
         let status = Status::recovered(&state, journal.len());
         let (status, watcher) = watch::channel(status);
@@ -105,6 +114,7 @@ impl Container {
         let (inputs, input_queue) = mpsc::channel(16);
         let idle = Arc::new(Idle::default());
         let container = Self {
+            id: registration.id.clone(),
             name: registration.name.clone(),
             state,
             journal,
@@ -116,6 +126,8 @@ impl Container {
             idle: Arc::clone(&idle),
             outputs: Outputs::default(),
             control: Control::default(),
+            streams: Streams::default(),
+            events,
             input: None,
             input_backlog: VecDeque::new(),
             input_ended: false,
@@ -138,6 +150,7 @@ impl Container {
                     Some(command) => self.command(command),
                     None => return,
                 },
+                () = self.streams.wait() => {}
                 Some(input) = self.inputs.recv(), if self.takes_input() => self.take_input(input),
                 moved = exchange(&mut self.line, writing) => match moved {
                     Moved::In(read) => self.arrived(read),
@@ -217,6 +230,7 @@ impl Container {
             link => {
                 if link.replace(Link::mux(config, session, now)).is_some() {
                     self.control.reset("the VM restarted");
+                    self.streams.reset();
                 }
             }
         }
@@ -280,6 +294,7 @@ impl Container {
             self.event(&mut link, event);
         }
         self.feed(&mut link);
+        self.streams.turn(&mut link);
         self.control.flush(&mut link);
         self.link = Some(link);
         if greet {
@@ -294,6 +309,9 @@ impl Container {
                 self.opened(link, channel, direction, base, &label);
             }
             Event::Readable(channel) => self.readable(link, channel),
+            Event::Finished(channel) if self.streams.has(channel) => {
+                self.streams.finished(link, channel);
+            }
             Event::Finished(channel) => self.outputs.finished(channel, &mut self.journal),
             Event::Closed(channel) | Event::Reset(channel) | Event::RolledBack(channel) => {
                 self.gone(channel);
@@ -331,6 +349,9 @@ impl Container {
                 link.accept(channel, 0);
                 self.input = Some(channel);
             }
+            (Some(label::Kind::Stream(stream)), direction) => {
+                self.streams.opened(link, channel, direction, stream.request);
+            }
             (kind, _) => {
                 tracing::info!(container = self.name, ?kind, "channel refused: of no known kind");
                 link.refuse(channel);
@@ -339,6 +360,10 @@ impl Container {
     }
 
     fn readable(&mut self, link: &mut Link, channel: ChannelId) {
+        // Their turn comes with all others'.
+        if self.streams.has(channel) {
+            return;
+        }
         if self.control.is_up(channel) {
             let (messages, broken) = self.control.read(link, channel);
             let tells_more = !messages.iter().all(is_reply);
@@ -360,6 +385,7 @@ impl Container {
     }
 
     fn gone(&mut self, channel: ChannelId) {
+        self.streams.gone(channel);
         if self.input == Some(channel) {
             self.input = None;
         }
@@ -376,6 +402,7 @@ impl Container {
             Some(Body::Started(started)) => {
                 self.state.started_us = Some(started.time_us);
                 self.status.send_modify(|status| status.started_us = Some(started.time_us));
+                self.tell(self.news("start").at(started.time_us));
             }
             Some(Body::Failed(failed)) => {
                 let (code, error, time_us) = (failed.code, failed.text, failed.time_us);
@@ -385,14 +412,36 @@ impl Container {
                 let (code, time_us) = (exited.code, exited.exited_us);
                 self.exited(Exit { code, error: String::new(), time_us });
             }
-            Some(Body::Reply(reply)) => self.control.replied(reply),
+            Some(Body::Reply(reply)) => {
+                self.streams.answered(reply.request, reply.error.is_empty());
+                self.control.replied(reply);
+            }
             // As long as a message may be, so it needs no other bound.
             Some(Body::Report(report)) => self.state.report = report.pairs,
-            Some(Body::Happening(happening)) => {
-                tracing::info!(container = self.name, ?happening, "happened in the container");
-            }
+            Some(Body::Happening(happening)) => self.happened(&happening),
             Some(Body::Paused(_) | Body::Restarting(_) | Body::Known(_)) => {}
             None => tracing::info!(container = self.name, "message of a newer agent passed over"),
+        }
+    }
+
+    fn news(&self, action: &'static str) -> Told {
+        Told::now(&self.id, &self.name, action)
+    }
+
+    fn tell(&self, event: Told) {
+        self.events.tell(event);
+    }
+
+    fn happened(&self, happening: &Happening) {
+        match happening.what {
+            Some(What::OutOfMemory(OutOfMemory { ooms, kills })) => {
+                let event = self.news("oom").with("ooms", ooms).with("kills", kills);
+                self.tell(event.at(happening.time_us));
+            }
+            Some(What::Thawed(_)) => {
+                self.tell(self.news("thaw").at(happening.time_us).with("cause", "deadline"));
+            }
+            None => {}
         }
     }
 
@@ -400,6 +449,7 @@ impl Container {
         tracing::info!(container = self.name, code = exit.code, error = exit.error, "exited");
         self.state.exit = Some(exit.clone());
         self.control.reset("the container has ended");
+        self.tell(self.news("die").at(exit.time_us).with("exitCode", exit.code));
         let open = !self.outputs.is_empty();
         self.status.send_modify(|status| {
             status.exit = Some(exit);
@@ -498,6 +548,15 @@ impl Container {
                     drop(reply.send(Err(format!("container {} is not running", self.name))));
                 } else {
                     self.control.ask(body, reply);
+                }
+            }
+            Command::Stream { body, ends, reply } => {
+                // Whose process has ended may still have its VM, and so its files.
+                if self.state.exit.is_some() && self.line.is_none() {
+                    // The asker may have gone, and then nobody needs the answer.
+                    drop(reply.send(Err(format!("container {} is not running", self.name))));
+                } else if let Some(request) = self.control.ask(body, reply) {
+                    self.streams.expect(request, ends);
                 }
             }
             Command::Inspect(reply) => {

@@ -9,6 +9,7 @@
 mod client;
 mod container;
 mod door;
+mod events;
 mod idle;
 mod outbox;
 mod peer;

@@ -1,6 +1,7 @@
 //! Which containers exist: by id, by name, and by the key their VM proves to hold.
 
 use super::container::{Container, Handle};
+use super::events::{Event, Events};
 use crate::store::journal::{Journal, JournalError};
 use crate::store::state::{self, Registration, State};
 use std::collections::BTreeMap;
@@ -64,6 +65,7 @@ pub(super) struct Registry {
     /// Names this run of the daemon to guests.
     instance: [u8; 16],
     containers: Mutex<BTreeMap<String, Arc<Handle>>>,
+    events: Arc<Events>,
 }
 
 impl Registry {
@@ -77,7 +79,12 @@ impl Registry {
         fs::create_dir_all(&dir).map_err(io)?;
         let mut instance = [0; 16];
         getrandom::fill(&mut instance).map_err(|error| io(io::Error::other(error)))?;
-        let registry = Self { dir: dir.clone(), instance, containers: Mutex::default() };
+        let registry = Self {
+            dir: dir.clone(),
+            instance,
+            containers: Mutex::default(),
+            events: Arc::default(),
+        };
         for entry in fs::read_dir(&dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
             if let Err(error) = registry.load(&path) {
@@ -103,7 +110,13 @@ impl Registry {
         let state = state::load::<State>(&dir.join("state.json")).map_err(io)?.unwrap_or_default();
         let journal = Journal::open(&dir.join("output.log"))?;
         let id = registration.id.clone();
-        let handle = Container::start(dir.to_owned(), registration, state, journal);
+        let handle = Container::start(
+            dir.to_owned(),
+            registration,
+            state,
+            journal,
+            Arc::clone(&self.events),
+        );
         self.lock().insert(id, Arc::new(handle));
         Ok(())
     }
@@ -111,6 +124,11 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Handle>>> {
         // Nothing panics while it is held, and if something did, the map is still a map.
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happens to them.
+    pub(super) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Names this run of the daemon to guests.
@@ -170,6 +188,7 @@ impl Registry {
             return Err(RegistryError::Running(handle.registration.name.clone()));
         }
         self.lock().remove(id);
+        self.events.tell(Event::now(id, &handle.registration.name, "destroy"));
         handle.stop();
         let dir = self.dir.join(id);
         fs::remove_dir_all(&dir).map_err(|error| RegistryError::Io(dir, error))

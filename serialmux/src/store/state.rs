@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a container was registered with. Written once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Registration {
     pub command: String,
     /// When it was registered, µs since the Unix epoch.
     pub created_us: u64,
+    /// The file that lists the paths of its image, if there is one.
+    #[serde(default)]
+    pub image_paths: Option<PathBuf>,
 }
 
 /// What the guest has told so far. Durable before the guest is told to forget it.

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use tracing::debug;
+use wire::message::inside::{Diagnosis, Fact};
 use wire::message::{MuxMessage, guest, mux};
 
 use super::{Agent, AgentError};
+use crate::inside::{Inside, diagnosis};
 use crate::session::{RequestError, STOP_GRACE};
+
+/// Sessions that a diagnosis tells of.
+const MAX_SHOWN: usize = 100;
 
 /// What comes of a request at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +47,10 @@ impl Agent {
     pub(super) fn request(&mut self, message: MuxMessage) -> Result<(), AgentError> {
         debug!("request {message:?}");
         let answer = match message.body {
+            Some(mux::Body::Diagnose(_)) => Answer::Done(self.diagnosis().encode_to_vec()),
+            Some(body) if Inside::takes(&body) => {
+                return Ok(self.look_inside(message.request, &body));
+            }
             Some(body) => self.perform(body)?,
             None => {
                 Answer::Refused("this agent does not know the request; a newer one may".to_owned())
@@ -57,6 +67,38 @@ impl Agent {
             Answer::Refused(error) => (error, Vec::new()),
         };
         self.uplink.say(guest::Body::Reply(guest::Reply { request, error, body }));
+    }
+
+    /// What is answered by, or through, [`crate::inside`].
+    fn look_inside(&mut self, request: u64, body: &mux::Body) {
+        let first = self.sessions.first();
+        let process = first.pid().filter(|_| first.is_running());
+        if let Some(reply) = self.inside.request(request, body, process, &mut self.uplink) {
+            self.uplink.say(guest::Body::Reply(reply));
+        }
+    }
+
+    fn diagnosis(&mut self) -> Diagnosis {
+        let first = self.sessions.first();
+        let each = std::iter::once(first).chain(self.sessions.beside());
+        // Hundreds are possible, and a message has an end.
+        let sessions = each.take(MAX_SHOWN).map(|session| {
+            let pid = session.pid().map_or(String::new(), |pid| format!(", process {pid}"));
+            (session.id().to_owned(), format!("{}{pid}", session.word()))
+        });
+        let paused = [("paused".to_owned(), self.sessions.is_paused().to_string())];
+        let sessions = diagnosis::section("sessions", paused.into_iter().chain(sessions));
+        let transport = self.uplink.transport();
+        let queued = self.uplink.n_queued();
+        let link = self.uplink.link();
+        let mut link = diagnosis::link_section(link.stats(), link.rtt(), queued);
+        link.facts.push(Fact { name: "pipe".to_owned(), value: format!("{transport:?}") });
+        let stopping = [
+            ("stopping".to_owned(), self.stopping.to_string()),
+            ("reloads".to_owned(), self.n_reloads.to_string()),
+        ];
+        let agent = diagnosis::section("state", stopping);
+        diagnosis::diagnose(vec![agent, sessions, link], &self.inside)
     }
 
     fn perform(&mut self, body: mux::Body) -> Result<Answer, AgentError> {

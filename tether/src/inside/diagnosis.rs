@@ -54,7 +54,7 @@ pub fn diagnose(mut sections: Vec<Section>, inside: &Inside) -> Diagnosis {
 }
 
 /// What the link's own counters say.
-pub fn link_section(stats: LinkStats, rtt_us: Option<u128>, queued: usize) -> Section {
+pub fn link_section(stats: LinkStats, rtt: Option<wire::Duration>, queued: usize) -> Section {
     let LinkStats {
         bytes_in,
         bytes_out,
@@ -84,7 +84,7 @@ pub fn link_section(stats: LinkStats, rtt_us: Option<u128>, queued: usize) -> Se
         ("message bytes waiting", queued as u64),
     ];
     let facts = counters.map(|(name, n)| (name.to_owned(), n.to_string()));
-    let rtt = rtt_us.map_or("unknown".to_owned(), |us| format!("{us} µs"));
+    let rtt = rtt.map_or("unknown".to_owned(), |rtt| format!("{} µs", rtt.as_micros()));
     section("link", facts.into_iter().chain([("round trip".to_owned(), rtt)]))
 }
 

@@ -43,15 +43,6 @@ use crate::clock;
 use crate::reap::Exit;
 use crate::uplink::Uplink;
 
-/// What the agent knows of the container.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Subject {
-    /// Its first process, if its program runs.
-    pub process: Option<Pid>,
-    /// Whether its disk is mounted.
-    pub has_disk: bool,
-}
-
 /// All that is under way.
 #[derive(Debug)]
 pub struct Inside {
@@ -60,33 +51,49 @@ pub struct Inside {
     memory: Option<MemoryWatch>,
     /// The container's cgroup.
     group: PathBuf,
+    has_disk: bool,
 }
 
 impl Inside {
     /// Nothing is under way. `group` is the name of the container's cgroup.
     pub fn new(group: &str) -> Self {
         let group = PathBuf::from(TREE).join(group);
-        Self { jobs: Vec::new(), freezer: None, memory: None, group }
+        Self { jobs: Vec::new(), freezer: None, memory: None, group, has_disk: false }
     }
 
-    /// The container's cgroup has been made: its memory can be watched.
-    pub fn watch(&mut self) {
+    /// The container's disk is mounted and its cgroup made.
+    pub fn begin(&mut self) {
+        self.has_disk = true;
         self.memory = MemoryWatch::begin(&self.group);
     }
 
-    /// Takes a request on. `None` when the reply comes later.
+    /// Whether it is asked here.
+    pub fn takes(body: &mux::Body) -> bool {
+        matches!(
+            body,
+            mux::Body::Top(_)
+                | mux::Body::Stats(_)
+                | mux::Body::StatPath(_)
+                | mux::Body::CopyOut(_)
+                | mux::Body::CopyIn(_)
+                | mux::Body::ListDisk(_)
+                | mux::Body::Freeze(_)
+                | mux::Body::Thaw(_)
+        )
+    }
+
+    /// Takes a request on. `process` is the container's first, if its program runs. `None` when the reply comes
+    /// later.
     pub fn request(
         &mut self,
         request: u64,
         body: &mux::Body,
-        subject: Subject,
+        process: Option<Pid>,
         uplink: &mut Uplink,
     ) -> Option<guest::Reply> {
         let answered = match body {
             mux::Body::Stats(_) => Ok(Some(measure::sample(&self.group).encode_to_vec())),
-            mux::Body::Freeze(freeze) => {
-                self.freeze(request, freeze.seconds, subject).map(|()| None)
-            }
+            mux::Body::Freeze(freeze) => self.freeze(request, freeze.seconds).map(|()| None),
             mux::Body::Thaw(_) => match &mut self.freezer {
                 None => {
                     return Some(reply(request, Err("the container's disk is not frozen".into())));
@@ -96,7 +103,7 @@ impl Inside {
                     Ok(None)
                 }
             },
-            body => self.start(request, body, subject, uplink).map(|()| None),
+            body => self.start(request, body, process, uplink).map(|()| None),
         };
         match answered {
             Ok(None) => None,
@@ -105,8 +112,8 @@ impl Inside {
         }
     }
 
-    fn freeze(&mut self, request: u64, seconds: u32, subject: Subject) -> Result<(), InsideError> {
-        if !subject.has_disk {
+    fn freeze(&mut self, request: u64, seconds: u32) -> Result<(), InsideError> {
+        if !self.has_disk {
             return Err(InsideError::NoDisk);
         }
         if self.freezer.is_some() {
@@ -120,17 +127,17 @@ impl Inside {
         &mut self,
         request: u64,
         body: &mux::Body,
-        subject: Subject,
+        process: Option<Pid>,
         uplink: &mut Uplink,
     ) -> Result<(), InsideError> {
-        if !subject.has_disk {
+        if !self.has_disk {
             return Err(InsideError::NoDisk);
         }
         if self.jobs.len() >= MAX_JOBS {
             return Err(InsideError::TooMany);
         }
         // The disk's own names are those of the bare disk.
-        let process = subject.process.filter(|_| !matches!(body, mux::Body::ListDisk(_)));
+        let process = process.filter(|_| !matches!(body, mux::Body::ListDisk(_)));
         let root = ContainerRoot::open(process)?;
         let streams = match body {
             mux::Body::StatPath(_) => Streams::None,
@@ -260,7 +267,7 @@ fn work(
         mux::Body::StatPath(request) => return Ok(stat_path(root, request)?.encode_to_vec()),
         mux::Body::CopyOut(request) => {
             check_absolute(&request.path)?;
-            pack::pack(root, &request.path, request.follow, &mut ends.out)?;
+            pack::pack(root, request, &mut ends.out)?;
         }
         mux::Body::CopyIn(request) => {
             check_absolute(&request.directory)?;

@@ -94,13 +94,12 @@ pub(super) fn device(major: u32, minor: u32) -> [u8; 60] {
     body
 }
 
-/// Low seconds, and the word that holds nanoseconds and two more bits of seconds; times beyond the format
-/// (1901 to 2446) are moved to its ends.
+/// Low seconds, and the word that holds nanoseconds and two more bits of seconds.
 fn split_time(time: Timestamp) -> (u32, u32) {
-    let seconds = time.seconds.clamp(-(1 << 31), (1 << 34) - (1 << 31) - 1);
+    let Timestamp { seconds, nanoseconds } = time.on_disk();
     let low = seconds as i32;
     let epoch = ((seconds - i64::from(low)) >> 32) as u32 & 3;
-    (low as u32, time.nanoseconds.min(999_999_999) << 2 | epoch)
+    (low as u32, nanoseconds << 2 | epoch)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! <key>.lock      held shared by who copies the image, alone by who makes or removes it
 //! <key>.partial   being made; whoever holds the lock alone may overwrite or remove it
 //! <key>.img       the file system, read-only
+//! <key>.paths     its paths, for `diff`
 //! <key>.json      its configuration; written last, so where it is the image is whole
 //! ```
 //!
@@ -19,7 +20,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImageConfig, ImageError};
+use super::{ImageConfig, ImageError, paths};
 use crate::home::private_dir;
 
 /// An image that can be copied; it is not removed while this exists.
@@ -101,7 +102,8 @@ impl Cache {
     fn finished(&self, key: &str) -> Option<ImageConfig> {
         let record = fs::read(self.file(key, "json")).ok()?;
         let record: Record = serde_json::from_slice(&record).ok()?;
-        self.file(key, "img").is_file().then_some(record.config)
+        let whole = self.file(key, "img").is_file() && self.paths(key).is_file();
+        whole.then_some(record.config)
     }
 
     fn image(&self, key: &str, config: ImageConfig, lock: File) -> Image {
@@ -144,6 +146,7 @@ impl Cache {
             .map(|r| r.origin);
         remove(&self.file(key, "json"))?;
         remove(&self.file(key, "img"))?;
+        remove(&self.paths(key))?;
         Ok(origin)
     }
 
@@ -155,6 +158,11 @@ impl Cache {
             .write(true)
             .open(path)
             .map_err(|source| self.failed(source))
+    }
+
+    /// The list of the paths of this image.
+    pub(super) fn paths(&self, key: &str) -> PathBuf {
+        paths::of(&self.file(key, "img"))
     }
 
     fn file(&self, key: &str, extension: &str) -> PathBuf {

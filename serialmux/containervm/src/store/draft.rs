@@ -12,7 +12,12 @@ use guestinfo::Vmx;
 use super::{
     DISK, LOCK, NEW, RECORD, Record, Store, StoreError, Vm, exit, failed, lock_file, write_json,
 };
-use crate::{disk, home::private_dir, identity, image::Image};
+use crate::{
+    disk,
+    home::private_dir,
+    identity,
+    image::{Image, paths},
+};
 
 /// Tries for a made-up name that is free; 48² names exist.
 const NAME_TRIES: usize = 64;
@@ -100,6 +105,8 @@ impl Draft {
     /// When there is no room, or the image cannot be read.
     pub fn copy_disk(&mut self, image: &Image) -> Result<(), StoreError> {
         self.copy_disk_file(&image.disk)?;
+        let (from, to) = (paths::of(&image.disk), paths::of(&self.dir.join(DISK)));
+        fs::copy(&from, &to).map_err(|source| failed(&to, source))?;
         self.record.image_key.clone_from(&image.key);
         Ok(())
     }

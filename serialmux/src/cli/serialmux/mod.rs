@@ -1,6 +1,7 @@
 //! The `serialmux` command: the daemon, and its clients.
 
 mod attach;
+mod inside;
 mod logs;
 mod register;
 mod serve;
@@ -100,6 +101,50 @@ enum Command {
         #[arg(required = true)]
         containers: Vec<String>,
     },
+    /// Show a container's processes, without a program inside
+    Top(inside::Top),
+    /// Show what containers use of processor, memory, network and disk
+    Stats(inside::Stats),
+    /// Show what happens to containers: create, start, oom, die, destroy, ...
+    Events(inside::Listen),
+    /// List what has been added (A), changed (C) and deleted (D) on a container's disk since its image
+    Diff {
+        /// One JSON object per path
+        #[arg(long)]
+        json: bool,
+        /// Name, id or unique start of the id
+        container: String,
+    },
+    /// Copy files between a running container and here
+    ///
+    /// As `docker cp`: an existing directory takes the source under its own name, one that ends with /. gives
+    /// what is in it. With - for here, a tar archive is read or written.
+    Cp(inside::CopyArgs),
+    /// Hold all writes to containers' disks, with everything written before on them: for a snapshot
+    Freeze {
+        /// Thaw by itself after so many seconds, 3600 at most
+        #[arg(long, default_value_t = 60)]
+        timeout: u32,
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Let writes go on that `freeze` holds
+    Thaw {
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Show how a container's agent and machine are: sessions, link, memory, cgroup, log
+    ///
+    /// Also when the container has used up all processes, memory or disk space.
+    Debug {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// Name, id or unique start of the id
+        container: String,
+    },
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -171,6 +216,26 @@ impl Cli {
                 })
                 .await
             }
+            Command::Top(args) => inside::top(&client, args).await,
+            Command::Stats(args) => inside::stats(&client, args).await,
+            Command::Events(args) => inside::listen(&client, args).await,
+            Command::Diff { json, container } => inside::diff(&client, container, json).await,
+            Command::Cp(args) => inside::copy(&client, args).await,
+            Command::Freeze { timeout, containers } => {
+                crate::cli::each("serialmux", containers, |name| {
+                    let client = &client;
+                    async move { client.freeze(name, timeout).await.map_err(Into::into) }
+                })
+                .await
+            }
+            Command::Thaw { containers } => {
+                crate::cli::each("serialmux", containers, |name| {
+                    let client = &client;
+                    async move { client.thaw(name).await.map_err(Into::into) }
+                })
+                .await
+            }
+            Command::Debug { json, container } => inside::debug(&client, container, json).await,
             Command::Completions { shell } => {
                 crate::cli::reference(Self::command(), Some(shell))?;
                 Ok(ExitCode::SUCCESS)

@@ -4,13 +4,14 @@ use crate::api::request;
 use crate::client::Client;
 use anyhow::{Context, bail};
 use base64::Engine;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The registration of the containerVM that a VMX file describes.
 ///
 /// # Errors
 /// What is wrong with the file, with its name and line.
-pub fn registration(vmx: &std::path::Path) -> anyhow::Result<request::Register> {
+pub fn registration(vmx: &Path) -> anyhow::Result<request::Register> {
     let bytes = std::fs::read(vmx).with_context(|| format!("cannot read {}", vmx.display()))?;
     let parsed =
         guestinfo::vmx::Vmx::parse(bytes).map_err(|e| anyhow::anyhow!(e.at(vmx.display())))?;
@@ -42,10 +43,21 @@ pub fn registration(vmx: &std::path::Path) -> anyhow::Result<request::Register> 
         tty: primary.tty,
         open_stdin: primary.open_stdin,
         command: primary.cmd.args.join(" "),
+        image_paths: image_paths(vmx, &parsed),
     })
 }
 
-pub(super) async fn register(client: &Client, vmx: &std::path::Path) -> anyhow::Result<ExitCode> {
+/// The list that `containervm run` leaves beside the VM's disk, for `serialmux diff`.
+fn image_paths(vmx: &Path, parsed: &guestinfo::vmx::Vmx) -> String {
+    let disk = parsed.get("scsi0:0.fileName").map(|disk| vmx.with_file_name(disk));
+    let paths =
+        disk.map(|disk| containervm::image::paths::of(&disk)).filter(|paths| paths.is_file());
+    // One whose name cannot be told is as good as none.
+    let paths = paths.and_then(|paths| std::path::absolute(paths).ok());
+    paths.and_then(|paths| paths.to_str().map(str::to_owned)).unwrap_or_default()
+}
+
+pub(super) async fn register(client: &Client, vmx: &Path) -> anyhow::Result<ExitCode> {
     let registration = registration(vmx)?;
     let id = registration.id.clone();
     client.register(registration).await?;

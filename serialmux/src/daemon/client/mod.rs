@@ -1,11 +1,14 @@
 //! One client of the daemon: its request, and the answers to it.
 
 mod attach;
+mod inside;
 mod logs;
 
 use super::container::{Handle, Status};
+use super::events::Event;
 use super::registry::Registry;
 use crate::api::answer::{self, Body as Reply};
+use crate::api::inside as api;
 use crate::api::request::{self, Body};
 use crate::api::{Answer, Receiver, Request, Sender, messages};
 use crate::clock;
@@ -15,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use wire::message::mux;
+use wire::message::{inside as message, mux};
 
 /// A request that was not carried out: what the client is told, or that it is gone.
 #[derive(Debug)]
@@ -82,8 +85,10 @@ async fn perform(
         Body::Register(register) => {
             let registration = registration(register);
             let id = registration.id.clone();
+            let named = registration.name.clone();
             tokio::task::block_in_place(|| registry.register(registration))?;
             registry.find(&id)?.expect().await;
+            registry.events().tell(Event::now(&id, &named, "create"));
             send(sender, done).await
         }
         Body::Remove(request::Container { container }) => {
@@ -116,6 +121,9 @@ async fn perform(
         Body::Kill(request::Kill { container, signal }) => {
             let handle = registry.find(&container)?;
             ask(&handle, signal_request(&handle, signal)).await?;
+            let registered = &handle.registration;
+            let event = Event::now(&registered.id, &registered.name, "kill");
+            registry.events().tell(event.with("signal", signal));
             send(sender, done).await
         }
         Body::Resize(request::Resize { container, rows, columns }) => {
@@ -128,6 +136,50 @@ async fn perform(
             ask(&handle, mux::Body::Reload(mux::Reload {})).await?;
             send(sender, done).await
         }
+        Body::Top(top) => {
+            let handle = registry.find(&top.container)?;
+            inside::top(&handle, sender).await
+        }
+        Body::Stats(stats) => {
+            let handle = registry.find(&stats.container)?;
+            inside::stats(&handle, stats.interval_ms, sender, receiver).await
+        }
+        Body::Listen(listen) => {
+            let named = Some(&listen.container).filter(|name| !name.is_empty());
+            let id = named.map(|name| registry.find(name)).transpose()?;
+            let id = id.map(|handle| handle.registration.id.clone());
+            inside::listen(id, &listen, registry.events(), sender, receiver).await
+        }
+        Body::StatPath(look) => {
+            let handle = registry.find(&look.container)?;
+            inside::stat_path(&handle, look.path, sender).await
+        }
+        Body::CopyOut(copy) => {
+            let handle = registry.find(&copy.container)?;
+            inside::copy_out(&handle, copy.path, sender, receiver).await
+        }
+        Body::CopyIn(copy) => {
+            let handle = registry.find(&copy.container)?;
+            inside::copy_in(&handle, copy.place, sender, receiver).await
+        }
+        Body::Diff(request::Container { container }) => {
+            let handle = registry.find(&container)?;
+            inside::diff(&handle, sender).await
+        }
+        Body::Freeze(api::Freeze { container, seconds }) => {
+            let handle = registry.find(&container)?;
+            ask(&handle, mux::Body::Freeze(message::Freeze { seconds })).await?;
+            send(sender, done).await
+        }
+        Body::Thaw(request::Container { container }) => {
+            let handle = registry.find(&container)?;
+            ask(&handle, mux::Body::Thaw(message::Thaw {})).await?;
+            send(sender, done).await
+        }
+        Body::Diagnose(request::Container { container }) => {
+            let handle = registry.find(&container)?;
+            inside::diagnose(&handle, sender).await
+        }
         Body::Gone(request::Gone { container, text }) => {
             registry.find(&container)?.gone(text).await;
             send(sender, done).await
@@ -136,9 +188,11 @@ async fn perform(
 }
 
 fn registration(register: request::Register) -> Registration {
-    let request::Register { id, name, key, plain, tty, open_stdin, command } = register;
+    let request::Register { id, name, key, plain, tty, open_stdin, command, image_paths } =
+        register;
+    let image_paths = Some(image_paths).filter(|path| !path.is_empty()).map(Into::into);
     let created_us = clock::wall_us();
-    Registration { id, name, key, plain, tty, open_stdin, command, created_us }
+    Registration { id, name, key, plain, tty, open_stdin, command, created_us, image_paths }
 }
 
 fn summary(handle: &Handle) -> answer::Summary {

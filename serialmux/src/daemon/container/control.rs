@@ -1,6 +1,7 @@
 //! The control channels of one guest: its messages, and requests with their answers.
 
 use super::handle::Reply;
+use crate::clock;
 use std::collections::{BTreeMap, VecDeque};
 use wire::message::{self, GuestMessage, MuxMessage, guest, mux};
 use wire::{ChannelId, Link};
@@ -76,17 +77,19 @@ impl Control {
         }
     }
 
-    /// Queues a request.
-    pub(super) fn ask(&mut self, body: mux::Body, reply: Reply) {
+    /// Queues a request; says by which id the guest will know it.
+    pub(super) fn ask(&mut self, body: mux::Body, reply: Reply) -> Option<u64> {
         if self.waiting.len() >= MAX_REQUESTS {
             // The asker may have gone, and then nobody needs the answer.
             drop(reply.send(Err("too many requests wait for this VM already".into())));
-            return;
+            return None;
         }
-        self.last_request += 1;
+        // A guest may still have streams and replies for requests of an earlier daemon, whose ids are below.
+        self.last_request = self.last_request.max(clock::wall_us()) + 1;
         let request = self.last_request;
         self.waiting.insert(request, reply);
         self.queue.push_back(MuxMessage { request, body: Some(body) });
+        Some(request)
     }
 
     /// Sends what is queued, as soon as the guest has opened its end.

@@ -1,6 +1,7 @@
 //! What the rest of the daemon holds of a container: its commands, and its status.
 
 use super::inspection::Inspection;
+use super::streams::Ends;
 use crate::daemon::idle::Idle;
 use crate::daemon::peer::Established;
 use crate::store::journal::{Cursor, JournalError};
@@ -69,6 +70,7 @@ pub(super) type Reply = oneshot::Sender<Result<Vec<u8>, String>>;
 pub(super) enum Command {
     Established(Box<Established>),
     Request { body: mux::Body, reply: Reply },
+    Stream { body: mux::Body, ends: Ends, reply: Reply },
     Inspect(oneshot::Sender<Inspection>),
     Expect(oneshot::Sender<()>),
     Gone(String, oneshot::Sender<()>),
@@ -147,6 +149,17 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Request { body, reply }).await;
         answer.await.unwrap_or_else(|_| Err("the container is being removed".into()))
+    }
+
+    /// Asks the guest for something that has a stream. The stream's end and the answer may come in any order.
+    pub(crate) async fn stream(
+        &self,
+        body: mux::Body,
+        ends: Ends,
+    ) -> oneshot::Receiver<Result<Vec<u8>, String>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Stream { body, ends, reply }).await;
+        answer
     }
 
     /// Everything known of it, as one JSON object without its key; `None` if it is being removed.

@@ -51,8 +51,17 @@ impl Inspection {
         started_us: Option<u64>,
         exit: Option<&Exit>,
     ) -> Value {
-        let Registration { id, name, command, plain, tty, open_stdin, created_us, key: _ } =
-            registration;
+        let Registration {
+            id,
+            name,
+            command,
+            plain,
+            tty,
+            open_stdin,
+            created_us,
+            key: _,
+            image_paths: _,
+        } = registration;
         let exit = exit.map(|exit| {
             json!({ "code": exit.code, "error": exit.error, "time": moment::show(exit.time_us) })
         });

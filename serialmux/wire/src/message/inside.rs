@@ -211,7 +211,7 @@ pub struct PathStat {
     pub gid: u32,
 }
 
-/// Send what is at a path: a stream that is a tar archive, whose names begin with the path's last component.
+/// Send what is at a path: a stream that is a tar archive, whose names begin with `name`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct CopyOut {
     /// Absolute, as the container sees it.
@@ -220,6 +220,9 @@ pub struct CopyOut {
     /// Whether a link at its end stands for what it leads to.
     #[prost(bool, tag = "2")]
     pub follow: bool,
+    /// First name in the archive; empty: the path's last component.
+    #[prost(bytes = "vec", tag = "3")]
+    pub name: Vec<u8>,
 }
 
 /// Unpack a tar archive, which the mux sends on the stream, in a directory.

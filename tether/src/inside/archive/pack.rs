@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{Stat, fstat, fstatfs};
 use rustix::io::Errno;
+use wire::message::inside::CopyOut;
 
 use super::header::{Entry, Extent, Xattrs, pad, write_head};
 use crate::inside::failure::InsideError;
@@ -50,24 +51,24 @@ const KERNEL_FILE_SYSTEMS: [u64; 13] = [
     0xde5e_81e4,
 ];
 
-/// Writes an archive of `path`, whose last component is the first name in it.
+/// Writes an archive of a path, which is called as the request says in it.
 ///
 /// # Errors
 ///
 /// [`InsideError`]; the archive is then not whole.
 pub fn pack(
     root: &ContainerRoot,
-    path: &[u8],
-    follow: bool,
+    request: &CopyOut,
     out: &mut impl Write,
 ) -> Result<(), InsideError> {
-    let node = root.find(path, follow).map_err(InsideError::path("look at", path))?;
+    let path = request.path.as_slice();
+    let node = root.find(path, request.follow).map_err(InsideError::path("look at", path))?;
     let stat = fstat(&node).map_err(InsideError::path("look at", path))?;
     let mut packer = Packer { out, linked: HashMap::new(), at: path.to_vec() };
     // The root has no name; one that begins with a slash would be refused by whoever unpacks it.
-    let mut name = match last_component(path) {
-        b"/" => b".".to_vec(),
-        name => name.to_vec(),
+    let mut name = match (request.name.as_slice(), last_component(path)) {
+        (b"", b"/") => b".".to_vec(),
+        (b"", name) | (name, _) => name.to_vec(),
     };
     let mut walk = Walk::default();
     packer.entry(&mut name, &node, &stat, &mut walk)?;

@@ -6,6 +6,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use wire::message::inside::CopyOut;
+
 use super::pack::{last_component, pack};
 use super::unpack::unpack;
 use crate::inside::failure::InsideError;
@@ -13,8 +15,12 @@ use crate::inside::root::ContainerRoot;
 
 fn packed(root: &Path, path: &str) -> Vec<u8> {
     let mut archive = Vec::new();
-    pack(&ContainerRoot::at(root), path.as_bytes(), false, &mut archive).unwrap();
+    pack(&ContainerRoot::at(root), &request(path, ""), &mut archive).unwrap();
     archive
+}
+
+fn request(path: &str, name: &str) -> CopyOut {
+    CopyOut { path: path.into(), follow: false, name: name.into() }
 }
 
 fn unpacked(root: &Path, directory: &str, archive: &[u8]) -> Result<(), InsideError> {
@@ -243,6 +249,20 @@ fn a_named_pipe_makes_nobody_wait_and_a_socket_is_left_out() {
 }
 
 #[test]
+fn the_client_says_what_the_copy_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("d/f"), "x").unwrap();
+    for (path, name, listed) in
+        [("/d", "new", "new/\nnew/f\n"), ("/d/", ".", "./\n./f\n"), ("/d/f", "g", "g\n")]
+    {
+        let mut archive = Vec::new();
+        pack(&ContainerRoot::at(dir.path()), &request(path, name), &mut archive).unwrap();
+        assert_eq!(String::from_utf8(gnu_tar(&["-tf", "-"], &archive)).unwrap(), listed);
+    }
+}
+
+#[test]
 fn directories_without_end_are_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut at =
@@ -254,7 +274,8 @@ fn directories_without_end_are_given_up() {
             .unwrap();
     }
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 4096, 4096).unwrap();
-    let error = pack(&ContainerRoot::at(dir.path()), b"/", false, &mut Vec::new()).unwrap_err();
+    let error =
+        pack(&ContainerRoot::at(dir.path()), &request("/", ""), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, InsideError::TooDeep { .. }), "{error}");
 }
 

@@ -1,0 +1,233 @@
+//! A client that looks into a container, or copies in or out of it.
+
+use super::{Handle, Refusal, Reply, ask, hangup, send};
+use crate::api::inside::{self as api, Change};
+use crate::api::{Input, Receiver, Request, Sender, answer, input, request};
+use crate::daemon::container::Ends;
+use crate::daemon::events::{Event, Events};
+use crate::difference::{self, ImagePaths};
+use bytes::Bytes;
+use std::io;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
+use wire::message::inside::{self, Diagnosis, Listed, PathStat, Process, Sample};
+use wire::message::{self, mux};
+
+/// Pieces on their way to a client.
+const PIECES: usize = 4;
+/// Rows in one answer.
+const ROWS: usize = 256;
+/// The shortest interval between two samples.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+type Replied = oneshot::Receiver<Result<Vec<u8>, String>>;
+
+async fn stream_up(handle: &Handle, body: mux::Body) -> (mpsc::Receiver<Bytes>, Replied) {
+    let (sender, pieces) = mpsc::channel(PIECES);
+    (pieces, handle.stream(body, Ends::Up(sender)).await)
+}
+
+async fn replied(reply: Replied) -> Result<Vec<u8>, Refusal> {
+    let gone = |_| Err("the container was removed".to_owned());
+    reply.await.unwrap_or_else(gone).map_err(Refusal::Told)
+}
+
+/// A client that says nothing more may still go away.
+async fn left(receiver: &mut Receiver) -> Refusal {
+    let gone = receiver.receive::<Request>().await;
+    hangup(gone.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()))
+}
+
+async fn done(sender: &mut Sender) -> Result<(), Refusal> {
+    send(sender, Reply::Done(request::Hello {})).await
+}
+
+fn decoded<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
+    M::decode(bytes).map_err(|_| Refusal::Told("the agent's answer cannot be read".into()))
+}
+
+pub(super) async fn top(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
+    let body = mux::Body::Top(inside::Top {});
+    let (mut pieces, reply) = stream_up(handle, body).await;
+    let mut reader = message::Reader::default();
+    while let Some(piece) = pieces.recv().await {
+        reader.push(&piece);
+        let mut processes = Vec::new();
+        while let Some((process, _)) = reader.next_message::<Process>()? {
+            processes.push(process);
+            if processes.len() >= ROWS {
+                let processes = std::mem::take(&mut processes);
+                send(sender, Reply::Processes(api::Processes { processes })).await?;
+            }
+        }
+        send(sender, Reply::Processes(api::Processes { processes })).await?;
+    }
+    replied(reply).await?;
+    done(sender).await
+}
+
+pub(super) async fn stats(
+    handle: &Handle,
+    interval_ms: u32,
+    sender: &mut Sender,
+    mut receiver: Receiver,
+) -> Result<(), Refusal> {
+    let interval = Duration::from_millis(interval_ms.into()).max(MIN_INTERVAL);
+    let mut ticks = tokio::time::interval(interval);
+    // A VM that answers late is asked again an interval later, not at once.
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let sample = tokio::select! {
+            answer = ask(handle, mux::Body::Stats(inside::Stats {})) => answer?,
+            gone = left(&mut receiver) => return Err(gone),
+        };
+        send(sender, Reply::Sample(decoded::<Sample>(&sample)?)).await?;
+        if interval_ms == 0 {
+            return done(sender).await;
+        }
+    }
+}
+
+pub(super) async fn stat_path(
+    handle: &Handle,
+    path: Option<inside::StatPath>,
+    sender: &mut Sender,
+) -> Result<(), Refusal> {
+    let body = ask(handle, mux::Body::StatPath(path.unwrap_or_default())).await?;
+    send(sender, Reply::PathStat(decoded::<PathStat>(&body)?)).await
+}
+
+pub(super) async fn copy_out(
+    handle: &Handle,
+    path: Option<inside::CopyOut>,
+    sender: &mut Sender,
+    mut receiver: Receiver,
+) -> Result<(), Refusal> {
+    let body = mux::Body::CopyOut(path.unwrap_or_default());
+    let (mut pieces, reply) = stream_up(handle, body).await;
+    loop {
+        let piece = tokio::select! {
+            piece = pieces.recv() => piece,
+            gone = left(&mut receiver) => return Err(gone),
+        };
+        let Some(bytes) = piece else { break };
+        send(sender, Reply::Piece(api::Piece { bytes })).await?;
+    }
+    replied(reply).await?;
+    done(sender).await
+}
+
+pub(super) async fn copy_in(
+    handle: &Handle,
+    place: Option<inside::CopyIn>,
+    sender: &mut Sender,
+    mut receiver: Receiver,
+) -> Result<(), Refusal> {
+    let (pieces, from) = mpsc::channel(PIECES);
+    let body = mux::Body::CopyIn(place.unwrap_or_default());
+    let mut reply = handle.stream(body, Ends::Down(from)).await;
+    let mut pieces = Some(pieces);
+    loop {
+        let input = tokio::select! {
+            // Before its end, too: an archive may be refused at its first entry.
+            answer = &mut reply => {
+                let gone = |_| Err("the container was removed".to_owned());
+                answer.unwrap_or_else(gone).map_err(Refusal::Told)?;
+                return done(sender).await;
+            }
+            input = receiver.receive::<Input>() => input,
+        };
+        // A client that goes before the end must not leave an archive that looks whole.
+        let eof = || hangup(io::ErrorKind::UnexpectedEof.into());
+        match input.map_err(hangup)?.ok_or_else(eof)?.body {
+            Some(input::Body::Bytes(bytes)) => {
+                if let Some(pieces) = &pieces {
+                    // The guest reads no more when it has found a fault, which its reply tells.
+                    drop(pieces.send(bytes).await);
+                }
+            }
+            Some(input::Body::End(_)) => pieces = None,
+            None => {}
+        }
+    }
+}
+
+pub(super) async fn diff(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
+    let name = &handle.registration.name;
+    let path = handle.registration.image_paths.as_ref().ok_or_else(|| {
+        let text =
+            "there is no list of its image's files; only a VM made by `containervm run` has one";
+        Refusal::Told(format!("{name}: {text}"))
+    })?;
+    let image = tokio::task::block_in_place(|| ImagePaths::read(path))?;
+    let (mut pieces, reply) = stream_up(handle, mux::Body::ListDisk(inside::ListDisk {})).await;
+    let mut reader = message::Reader::default();
+    let mut comparison = difference::Comparison::new(image);
+    while let Some(piece) = pieces.recv().await {
+        reader.push(&piece);
+        while let Some((listed, _)) = reader.next_message::<Listed>()? {
+            comparison.listed(&listed)?;
+        }
+    }
+    replied(reply).await?;
+    let changes: Vec<Change> = comparison.finish();
+    for changes in changes.chunks(ROWS) {
+        let changes = changes.to_vec();
+        send(sender, Reply::Changes(api::Changes { changes })).await?;
+    }
+    done(sender).await
+}
+
+pub(super) async fn diagnose(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
+    let body = ask(handle, mux::Body::Diagnose(inside::Diagnose {})).await?;
+    send(sender, Reply::Diagnosis(decoded::<Diagnosis>(&body)?)).await
+}
+
+pub(super) async fn listen(
+    id: Option<String>,
+    listen: &api::Listen,
+    events: &Events,
+    sender: &mut Sender,
+    mut receiver: Receiver,
+) -> Result<(), Refusal> {
+    let (kept, mut coming) = events.listen();
+    let wanted = |event: &Event| id.as_ref().is_none_or(|id| *id == event.id);
+    if listen.since_us > 0 {
+        let since = |event: &&Event| event.time_us >= listen.since_us;
+        for event in kept.iter().filter(since).filter(|event| wanted(event)) {
+            if listen.until_us == 0 || event.time_us < listen.until_us {
+                send(sender, told(event)).await?;
+            }
+        }
+    }
+    loop {
+        let left_us = match listen.until_us {
+            0 => u64::MAX / 1_000_000,
+            until => until.saturating_sub(crate::clock::wall_us()),
+        };
+        if left_us == 0 {
+            return done(sender).await;
+        }
+        let event = tokio::select! {
+            event = coming.recv() => event,
+            () = tokio::time::sleep(Duration::from_micros(left_us)) => continue,
+            gone = left(&mut receiver) => return Err(gone),
+        };
+        match event {
+            Ok(event) if wanted(&event) => send(sender, told(&event)).await?,
+            Ok(_) => {}
+            Err(RecvError::Lagged(n)) => {
+                let text = format!("{n} events were lost: they came faster than they were read");
+                return Err(Refusal::Told(text));
+            }
+            Err(RecvError::Closed) => return done(sender).await,
+        }
+    }
+}
+
+fn told(event: &Event) -> answer::Body {
+    let Event { time_us, id, name, action, attributes } = event.clone();
+    Reply::Event(api::Event { time_us, id, name, action: action.to_owned(), attributes })
+}
