@@ -104,7 +104,7 @@ impl LinkConfig {
     /// - frames: 5 × (`max_packet` + 1 KiB);
     /// - notes on what is on the way: 32 × (`window` + `max_packet` + 1 KiB), as a record of four
     ///   bytes can take a note of a hundred;
-    /// - what the last packets were, to know them again: 2 KiB;
+    /// - what the last packets were, to know them again: 3 KiB;
     /// - ids of channels gone, reset or to be told: 64 × `max_channels`;
     /// - per channel: 1 KiB, and the larger of a sender's 2 × `send_buffer` and a receiver's
     ///   `receive_window` + 4,096 scattered pieces × 64 bytes.
@@ -113,7 +113,7 @@ impl LinkConfig {
         let window = usize::try_from(self.receive_window).unwrap_or(usize::MAX);
         let receiver = window.saturating_add(crate::recv::MAX_AHEAD * 64);
         let channel = receiver.max(2 * self.send_buffer).saturating_add(1024);
-        let fixed = 2048 + 5 * packet + 32 * (self.window + packet) + 64 * self.max_channels;
+        let fixed = 3072 + 5 * packet + 32 * (self.window + packet) + 64 * self.max_channels;
         fixed.saturating_add(channels.saturating_mul(channel))
     }
 

@@ -61,6 +61,12 @@ impl RangeSet {
         self.0.range(..=start).next_back().is_some_and(|(_, e)| *e >= end)
     }
 
+    /// Whether any of `range` is in the set.
+    pub fn overlaps(&self, range: Range<u64>) -> bool {
+        range.start < range.end
+            && self.0.range(..range.end).next_back().is_some_and(|(_, end)| *end > range.start)
+    }
+
     /// The lowest range.
     pub fn first(&self) -> Option<Range<u64>> {
         self.0.first_key_value().map(|(s, e)| *s..*e)
@@ -124,6 +130,8 @@ mod tests {
                     ranges.remove(span.clone());
                     span.for_each(|n| { model.remove(&n); });
                 }
+                let any = (start..start + len).any(|n| model.contains(&n));
+                prop_assert_eq!(ranges.overlaps(start..start + len), any);
                 for n in 0..90 {
                     prop_assert_eq!(ranges.contains(n), model.contains(&n));
                 }

@@ -28,6 +28,8 @@ mod mux;
 mod plan;
 #[path = "sim/rng.rs"]
 mod rng;
+#[path = "sim/tape.rs"]
+mod tape;
 #[path = "sim/witness.rs"]
 mod witness;
 #[path = "sim/world.rs"]

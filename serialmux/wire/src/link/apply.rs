@@ -19,7 +19,7 @@ enum Breach {
     Record(#[from] RecordError),
     #[error("channel {}: {}", .0.0, .1)]
     Stream(ChannelId, RecvError),
-    #[error("acknowledgement of a packet that was never sent, or that this end has forgotten")]
+    #[error("an acknowledgement of what was never sent, or without what was acknowledged before")]
     Ack,
     #[error("channel {} is used the wrong way round", .0.0)]
     Direction(ChannelId),
@@ -30,6 +30,8 @@ enum Breach {
 /// What a packet asks for.
 #[derive(Debug, Default)]
 struct Asks {
+    /// Its number.
+    number: u64,
     eliciting: bool,
     urgent: bool,
 }
@@ -44,7 +46,7 @@ impl Link {
             responder.settled();
         }
         let in_order = live.session.arrived().insert(packet);
-        let mut asks = Asks::default();
+        let mut asks = Asks { number: packet.number, ..Asks::default() };
         for record in Records::new(body) {
             let done = record.map_err(Breach::from).and_then(|record| {
                 asks.eliciting |= record.is_ack_eliciting();
@@ -95,7 +97,7 @@ impl Link {
     fn record(&mut self, now: Instant, record: &Record<'_>, asks: &mut Asks) -> Result<(), Breach> {
         match *record {
             Record::Ping => asks.urgent = true,
-            Record::Ack(ref ack) => self.acknowledged(now, ack)?,
+            Record::Ack(ref ack) => self.acknowledged(now, asks.number, ack)?,
             Record::Open { channel, direction, fresh, class, next, limit, label } => {
                 asks.urgent |= class.is_urgent();
                 if !fresh {
@@ -365,10 +367,10 @@ impl Link {
 
     // ---- acknowledgements ----
 
-    fn acknowledged(&mut self, now: Instant, ack: &Ack) -> Result<(), Breach> {
+    fn acknowledged(&mut self, now: Instant, within: u64, ack: &Ack) -> Result<(), Breach> {
         let Some(live) = &mut self.live else { return Ok(()) };
         let next = live.next_number;
-        let told = live.in_flight.acknowledged(now, next, ack).ok_or(Breach::Ack)?;
+        let told = live.in_flight.acknowledged(now, next, within, ack).ok_or(Breach::Ack)?;
         let Told { arrived, lost, n_lost, newest_sent, delivered } = told;
         self.stats.lost += n_lost;
         if let Some(sent_at) = newest_sent {

@@ -5,10 +5,14 @@
 //! tells.
 
 use crate::channel::ChannelId;
+use crate::ranges::RangeSet;
 use crate::record::Ack;
 use crate::send::Stretch;
 use crate::time::Instant;
 use std::collections::BTreeMap;
+
+/// Ranges of acknowledged numbers remembered.
+const MAX_ACKED: usize = 32;
 
 /// What a packet carried that matters when it arrives or is lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,10 @@ pub(super) struct InFlight {
     delivered: u64,
     delivered_at: Instant,
     largest_acked: Option<u64>,
+    /// What the peer has acknowledged, in the highest ranges of it: it cannot take that back.
+    acked: RangeSet,
+    /// The newest packet of the peer's that acknowledged anything.
+    acked_within: u64,
     /// The last packet that carried nothing.
     asked: Option<u64>,
 }
@@ -68,7 +76,8 @@ impl InFlight {
     /// Bytes of its own, and not those of the packets.
     pub(super) fn memory(&self) -> usize {
         let carried: usize = self.sent.values().map(|sent| sent.carried.len()).sum();
-        self.sent.len() * size_of::<(u64, Sent)>() + carried * size_of::<Carried>()
+        let acked = self.acked.len() * size_of::<(u64, u64)>();
+        acked + self.sent.len() * size_of::<(u64, Sent)>() + carried * size_of::<Carried>()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -100,12 +109,28 @@ impl InFlight {
         self.sent.insert(number, Sent { at, bytes, carried, delivered, delivered_at, idle });
     }
 
-    /// Applies an ACK. `None` if it acknowledges what was never sent.
-    pub(super) fn acknowledged(&mut self, now: Instant, next: u64, ack: &Ack) -> Option<Told> {
+    /// Applies an ACK. `None` if it acknowledges what was never sent, or takes an earlier one back: then
+    /// one of the ends has forgotten what it did.
+    ///
+    /// `within` is the number of the packet it came in: an older one, which a line repeated, knew less.
+    pub(super) fn acknowledged(
+        &mut self,
+        now: Instant,
+        next: u64,
+        within: u64,
+        ack: &Ack,
+    ) -> Option<Told> {
         let mut told = Told::default();
         let (_, largest) = *ack.ranges.first()?;
-        if largest >= next {
+        if largest >= next || (within > self.acked_within && self.is_taken_back(largest, ack)) {
             return None;
+        }
+        self.acked_within = self.acked_within.max(within);
+        for (low, high) in &ack.ranges {
+            self.acked.insert(*low..high + 1);
+        }
+        while self.acked.len() > MAX_ACKED {
+            self.acked.pop_first();
         }
         for (low, high) in &ack.ranges {
             while let Some((&number, _)) = self.sent.range(*low..=*high).next_back() {
@@ -127,6 +152,12 @@ impl InFlight {
         self.largest_acked = self.largest_acked.max(Some(largest));
         self.declare_lost(&mut told);
         Some(told)
+    }
+
+    fn is_taken_back(&self, largest: u64, ack: &Ack) -> bool {
+        let mut gaps = ack.ranges.iter().zip(ack.ranges.iter().skip(1));
+        self.largest_acked.is_some_and(|earlier| largest < earlier)
+            || gaps.any(|((low, _), (_, high))| self.acked.overlaps(high + 1..*low))
     }
 
     fn declare_lost(&mut self, told: &mut Told) {

@@ -162,7 +162,7 @@ impl Link {
         self.dirty.clear();
         let is_guest = self.responder.is_some();
         for (id, channel) in &mut self.channels {
-            channel.carry_over(is_guest, peer_is_new);
+            channel.carry_over(is_guest, peer_is_new, session.has(REWIND));
             if channel.owes.open {
                 self.dirty.insert(*id);
             }

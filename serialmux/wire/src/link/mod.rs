@@ -187,18 +187,21 @@ impl Channel {
     }
 
     // Another session begins; what this one knows about the channel has to be told first.
-    fn carry_over(&mut self, is_guest: bool, peer_is_new: bool) {
+    //
+    // With `waits`, bytes follow only where the peer has said what it has: it may have taken the channel
+    // without this end's knowing, as after a snapshot of it was restored.
+    fn carry_over(&mut self, is_guest: bool, peer_is_new: bool, waits: bool) {
         self.scheduled = false;
         self.known = false;
         match &mut self.half {
-            Half::Send(send) if is_guest && !self.taken => send.restart(FIRST_CREDIT),
+            Half::Send(send) if is_guest && !self.taken && !waits => send.restart(FIRST_CREDIT),
             Half::Send(send) => send.suspend(),
-            Half::Recv(recv) if peer_is_new => {
+            Half::Recv(recv) => {
+                // The sender sends everything from the gap on again, and maybe not the same.
                 recv.forget_ahead();
                 // A new mux would take it for a stream that it may go on with.
-                self.orphan |= is_guest && recv.is_ended();
+                self.orphan |= is_guest && peer_is_new && recv.is_ended();
             }
-            Half::Recv(_) => {}
         }
         let open = is_guest && !self.orphan;
         self.in_roster = open;

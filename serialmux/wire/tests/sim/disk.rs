@@ -43,6 +43,11 @@ impl Log {
         self.synced as u64 + u64::from(self.end_synced)
     }
 
+    /// The bytes that survive whatever happens.
+    pub(crate) fn kept(&self) -> &[u8] {
+        &self.bytes[..self.synced]
+    }
+
     pub(crate) fn is_complete(&self) -> bool {
         self.end_synced
     }

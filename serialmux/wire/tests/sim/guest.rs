@@ -2,6 +2,7 @@
 
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::tape::{Act, Snapshot, Tape};
 use crate::world::{KEY, entropy, trace};
 use wire::{ChannelId, Class, Direction, Event, GuestIdentity, Instant, Link, Open, Psk};
 
@@ -16,6 +17,9 @@ pub(crate) struct Source {
     pub(crate) bytes: Vec<u8>,
     written: usize,
     finished: bool,
+    class: Class,
+    /// Counts the channels it had, each for all of the output.
+    attempt: u8,
 }
 
 pub(crate) struct Guest {
@@ -29,29 +33,36 @@ pub(crate) struct Guest {
     visitors: Vec<(ChannelId, u8)>,
     /// What its monotonic clock is ahead of the world's, µs.
     skew: u64,
+    /// When and from what it was booted.
+    origin: (u64, u64),
+    tape: Option<Tape>,
+    /// How often it was put back.
+    returns: u64,
 }
 
 impl Guest {
-    pub(crate) fn boot(plan: &Plan, boot: u64, now: u64, rng: &mut Rng) -> Self {
+    pub(crate) fn boot(plan: &Plan, boot: u64, now: u64, seed: u64) -> Self {
+        let rng = &mut Rng(seed);
         let identity = GuestIdentity {
             psk: Psk::derive(KEY),
             protection: plan.protection,
             boot_id: boot_id(boot),
             agent: "sim".into(),
         };
-        let skew = rng.below(1_000_000_000);
+        // Large enough to be put back by days.
+        let skew = 1_000_000_000_000_000 + rng.below(1_000_000_000);
         let at = Instant::from_micros(now + skew);
         let config = plan.guest_config();
         let mut link = Link::guest(config, identity, entropy(rng.next()), at);
         let classes = [Class::Log, Class::Terminal, Class::Exec, Class::Bulk, Class::Control];
         let sources = (plan.output.iter().enumerate())
             .map(|(i, n)| {
-                let open = open(Direction::ToMux, classes[i % 5], i as u8);
-                let bytes = plan.bytes(rng, *n);
-                Source { id: link.open_channel(open).unwrap(), bytes, written: 0, finished: false }
+                let (class, bytes) = (classes[i % 5], plan.bytes(rng, *n));
+                let id = link.open_channel(open(Direction::ToMux, class, i as u8, 0)).unwrap();
+                Source { id, bytes, written: 0, finished: false, class, attempt: 0 }
             })
             .collect();
-        let stdin = link.open_channel(open(Direction::ToGuest, Class::Exec, 255)).unwrap();
+        let stdin = link.open_channel(open(Direction::ToGuest, Class::Exec, 255, 0)).unwrap();
         Self {
             link,
             boot,
@@ -62,6 +73,67 @@ impl Guest {
             stdin,
             visitors: Vec::new(),
             skew,
+            origin: (now, seed),
+            tape: (plan.restore > 0).then(Tape::default),
+            returns: 0,
+        }
+    }
+
+    /// Does something to it, and remembers that.
+    pub(crate) fn act(&mut self, plan: &Plan, act: Act) {
+        match &act {
+            Act::Bytes(now, bytes) => self.link.handle_bytes(self.at(*now), bytes),
+            Act::Turn(now) => self.turn(*now),
+            Act::Transmit(now) => {
+                self.link.poll_transmit(self.at(*now), &mut Vec::new());
+            }
+            Act::Visit(seed) => self.visit(&mut Rng(*seed)),
+            Act::LastOrders => self.last_orders(),
+            Act::Jump(by) => self.skew += by,
+            Act::Return(by, seed) => self.went_back(plan, *by, &mut Rng(*seed)),
+        }
+        if let Some(tape) = &mut self.tape {
+            tape.push(act);
+        }
+    }
+
+    /// Appends its next frame to `out`, if there is one.
+    pub(crate) fn transmit(&mut self, now: u64, out: &mut Vec<u8>) -> bool {
+        if let Some(tape) = &mut self.tape {
+            tape.push(Act::Transmit(now));
+        }
+        self.link.poll_transmit(self.at(now), out)
+    }
+
+    /// A moment to come back to.
+    pub(crate) fn snapshot(&self, now: u64) -> Option<Snapshot> {
+        self.tape.as_ref().map(|tape| tape.snapshot(now))
+    }
+
+    /// Puts it back.
+    pub(crate) fn restore(&mut self, plan: &Plan, to: Snapshot, now: u64, seed: u64) {
+        let Some(tape) = self.tape.take() else { return };
+        let (booted, origin) = self.origin;
+        let fresh = Self::boot(plan, self.boot, booted, origin);
+        let returns = self.returns + 1;
+        *self = tape.restore(plan, to, fresh, now, seed);
+        self.returns = returns;
+    }
+
+    /// How often it was put back.
+    pub(crate) fn returns(&self) -> u64 {
+        self.returns
+    }
+
+    fn went_back(&mut self, plan: &Plan, by: u64, rng: &mut Rng) {
+        self.skew -= by;
+        self.returns += 1;
+        for source in &mut self.sources {
+            let written = source.written;
+            let other = plan.bytes(rng, source.bytes.len());
+            source.bytes.truncate(written);
+            // In no payload that is all alike the same as before.
+            source.bytes.extend(other.iter().skip(written).map(|byte| byte ^ rng.next() as u8));
         }
     }
 
@@ -79,25 +151,22 @@ impl Guest {
         Some(at.saturating_sub(self.skew).max(self.paused_until))
     }
 
-    pub(crate) fn jump(&mut self, by: u64) {
-        self.skew += by;
-    }
-
-    /// A short channel more, of one of five kinds.
-    pub(crate) fn visit(&mut self, rng: &mut Rng) {
+    // A short channel more, of one of five kinds; and another one may be given up.
+    fn visit(&mut self, rng: &mut Rng) {
         if self.visitors.len() >= MAX_VISITORS {
+            self.change_of_mind(rng);
             return;
         }
         let kind = VISITOR + rng.below(5) as u8;
         let direction = if kind == VISITOR + 4 { Direction::ToGuest } else { Direction::ToMux };
-        let id = self.link.open_channel(open(direction, Class::Exec, kind)).unwrap();
+        let id = self.link.open_channel(open(direction, Class::Exec, kind, 0)).unwrap();
         self.link.write(id, &vec![kind; rng.below(3_000) as usize]);
         self.link.finish(id);
         self.visitors.push((id, kind));
+        self.change_of_mind(rng);
     }
 
-    /// Gives up one of the channels it may give up.
-    pub(crate) fn change_of_mind(&mut self, rng: &mut Rng) {
+    fn change_of_mind(&mut self, rng: &mut Rng) {
         let n = rng.below(self.visitors.len() as u64) as usize;
         if let Some((id, kind)) = self.visitors.get(n)
             && *kind >= VISITOR + 3
@@ -106,8 +175,8 @@ impl Guest {
         }
     }
 
-    /// Everybody leaves who would not of their own accord.
-    pub(crate) fn last_orders(&mut self) {
+    // Everybody leaves who would not of their own accord.
+    fn last_orders(&mut self) {
         for (id, kind) in &self.visitors {
             if *kind >= VISITOR + 3 && self.link.offset(*id).is_some() {
                 self.link.abandon(*id);
@@ -125,8 +194,8 @@ impl Guest {
             && self.visitors.iter().all(|(id, _)| gone(id))
     }
 
-    /// Events, input, output: everything but the line.
-    pub(crate) fn turn(&mut self, now: u64) {
+    // Events, input, output: everything but the line.
+    fn turn(&mut self, now: u64) {
         let at = self.at(now);
         self.link.handle_timeout(at);
         while let Some(event) = self.link.poll_event() {
@@ -156,18 +225,41 @@ impl Guest {
                 self.stdin_done = true;
                 self.link.close(id);
             }
-            Event::RolledBack(id) => panic!("{id:?} went back in time"),
-            Event::Lost { reason } => panic!("a session between honest ends broke: {reason}"),
+            Event::RolledBack(id) | Event::Reset(id)
+                if self.returns > 0 && !self.visitors.iter().any(|(v, _)| *v == id) =>
+            {
+                self.start_over(id);
+            }
+            Event::RolledBack(id) => assert!(self.returns > 0, "{id:?} went back in time"),
+            Event::Lost { reason } => {
+                assert!(self.returns > 0, "a session between honest ends broke: {reason}");
+            }
             Event::Reset(id) => {
                 assert!(self.visitors.iter().any(|(v, _)| *v == id), "{id:?} was given up");
             }
             _ => {}
         }
     }
+
+    // A stream that is not the mux's any more: all of it again, on a channel of its own.
+    fn start_over(&mut self, id: ChannelId) {
+        if id == self.stdin {
+            let open = open(Direction::ToGuest, Class::Exec, 255, 0);
+            self.stdin = self.link.open_channel(open).unwrap();
+            (self.stdin_got, self.stdin_done) = (Vec::new(), false);
+        }
+        let sources = self.sources.iter_mut().enumerate();
+        for (i, source) in sources.filter(|(_, source)| source.id == id) {
+            source.attempt += 1;
+            let open = open(Direction::ToMux, source.class, i as u8, source.attempt);
+            source.id = self.link.open_channel(open).unwrap();
+            (source.written, source.finished) = (0, false);
+        }
+    }
 }
 
-fn open(direction: Direction, class: Class, label: u8) -> Open {
-    Open { direction, class, label: vec![label] }
+fn open(direction: Direction, class: Class, label: u8, attempt: u8) -> Open {
+    Open { direction, class, label: vec![label, attempt] }
 }
 
 fn boot_id(boot: u64) -> [u8; 16] {

@@ -19,6 +19,13 @@ pub(crate) struct Faults {
     pub(crate) rate: u64,
 }
 
+impl Faults {
+    /// Whether a packet may be lost on the way.
+    pub(crate) fn can_lose(&self) -> bool {
+        self.drop + self.burst + self.flip + self.insert + self.text + self.repeat > 0
+    }
+}
+
 /// The same, each with how far off it is.
 #[derive(Debug)]
 struct Weather {

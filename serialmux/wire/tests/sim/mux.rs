@@ -8,24 +8,37 @@ use crate::world::trace;
 use std::collections::VecDeque;
 use wire::{ChannelId, Event, Instant, Link, LinkConfig, Session};
 
+const GONE: &str = "the pipe is gone";
+
+/// All that one output channel may say, one entry for each time that its guest was put back.
+pub(crate) type Lives = Vec<Vec<u8>>;
+
 pub(crate) struct Mux {
     pub(crate) link: Option<Link>,
     pub(crate) runs: u64,
     /// Links so far.
     pub(crate) lives: u64,
     pub(crate) logs: Vec<Log>,
-    /// What the logs' boot writes in the end.
-    pub(crate) truth: Vec<Vec<u8>>,
+    /// What the logs' boot writes in the end, each, in every life it had.
+    pub(crate) truth: Vec<Lives>,
+    /// The guest was put back to a snapshot.
+    pub(crate) is_rewound: bool,
+    /// What was received before that was noticed may be of two lives.
+    pub(crate) may_splice: bool,
     /// What the guest's input is in the end.
     pub(crate) input: Vec<u8>,
     pub(crate) lag_us: u64,
     pub(crate) bad_sync: u64,
     boot_id: Option<[u8; 16]>,
     outputs: Vec<Option<ChannelId>>,
+    /// Which attempt at its output each log is of.
+    attempts: Vec<u8>,
+    /// Another run's clients type the same.
+    keeps_input: bool,
     visitors: Vec<(ChannelId, u8)>,
     stdin: Option<ChannelId>,
     stdin_sent: usize,
-    decisions: VecDeque<(u64, ChannelId, u8, u64)>,
+    decisions: VecDeque<(u64, ChannelId, [u8; 2], u64)>,
     reads: VecDeque<(u64, ChannelId)>,
     syncs: VecDeque<(u64, usize, u64)>,
     skew: u64,
@@ -41,6 +54,10 @@ impl Mux {
             lives: 0,
             logs: Vec::new(),
             truth: Vec::new(),
+            is_rewound: false,
+            may_splice: plan.keeps_pipe && plan.faults.can_lose(),
+            attempts: Vec::new(),
+            keeps_input: plan.restore > 0,
             input: plan.bytes(rng, plan.input),
             lag_us: plan.lag_us,
             bad_sync: plan.bad_sync,
@@ -117,14 +134,17 @@ impl Mux {
     }
 
     /// A greeter brought a session; `truth` is what this boot of the guest writes.
-    pub(crate) fn established(&mut self, now: u64, session: Session, truth: Vec<Vec<u8>>) {
+    pub(crate) fn established(&mut self, now: u64, session: Session, truth: Vec<Lives>) {
         let at = self.at(now);
         let same_boot = self.boot_id == Some(session.peer().id);
         if !same_boot {
-            self.check_prefixes();
+            if !(self.may_splice && self.is_rewound) {
+                self.check_prefixes();
+            }
             self.boot_id = Some(session.peer().id);
             self.logs = truth.iter().map(|_| Log::default()).collect();
-            self.truth = truth;
+            self.attempts = vec![0; truth.len()];
+            (self.truth, self.is_rewound) = (truth, false);
             self.forget_channels();
         }
         match &mut self.link {
@@ -139,8 +159,10 @@ impl Mux {
     /// What is in the logs is what was written, as far as it goes.
     pub(crate) fn check_prefixes(&self) {
         for (truth, log) in self.truth.iter().zip(&self.logs) {
-            assert!(truth.starts_with(&log.bytes), "output differs");
-            assert!(!log.is_complete() || *truth == log.bytes, "output ends too early");
+            let differs = "output differs";
+            assert!(truth.iter().any(|truth| truth.starts_with(&log.bytes)), "{differs}");
+            let is_whole = truth.contains(&log.bytes);
+            assert!(!log.is_complete() || is_whole, "output ends too early");
         }
     }
 
@@ -152,7 +174,10 @@ impl Mux {
         let mut greet = false;
         while let Some(event) = link.poll_event() {
             trace(now, || format!("mux {event:?}"));
-            greet |= matches!(event, Event::Greet);
+            greet |= match &event {
+                Event::Lost { reason } => reason != GONE,
+                event => *event == Event::Greet,
+            };
             self.event(now, &mut link, event, rng);
         }
         self.decide(now, &mut link, rng);
@@ -167,17 +192,21 @@ impl Mux {
         match event {
             Event::Opened { channel, label, base, .. } => {
                 let due = now + rng.below(self.lag_us.min(200_000) + 1);
-                self.decisions.push_back((due, channel, label[0], base));
+                self.decisions.push_back((due, channel, [label[0], label[1]], base));
                 if due == now {
                     self.decide(now, link, rng);
                 }
             }
             Event::Readable(id) => self.reads.push_back((now + rng.below(self.lag_us + 1), id)),
             Event::Finished(id) => self.finished(now, link, id, rng),
-            Event::RolledBack(id) => panic!("{id:?} went back in time"),
-            Event::Lost { reason } if reason != "the pipe is gone" => {
-                panic!("a session between honest ends broke: {reason}")
+            Event::RolledBack(id) => {
+                assert!(self.is_rewound, "{id:?} went back in time");
+                self.let_go(id);
             }
+            Event::Lost { reason } if reason != GONE => {
+                assert!(self.is_rewound, "a session between honest ends broke: {reason}");
+            }
+            Event::Reset(id) if self.is_rewound => self.let_go(id),
             Event::Reset(id) => {
                 let output = self.outputs.iter().position(|o| *o == Some(id));
                 assert!(output.is_none_or(|i| self.logs[i].is_complete()), "{id:?} was given up");
@@ -187,9 +216,15 @@ impl Mux {
         }
     }
 
+    fn let_go(&mut self, id: ChannelId) {
+        self.outputs.iter_mut().filter(|it| **it == Some(id)).for_each(|it| *it = None);
+        self.stdin = self.stdin.filter(|stdin| *stdin != id);
+    }
+
     fn decide(&mut self, now: u64, link: &mut Link, rng: &mut Rng) {
         while self.decisions.front().is_some_and(|(at, ..)| *at <= now) {
             let Some((_, channel, label, base)) = self.decisions.pop_front() else { return };
+            let [label, attempt] = label;
             match label {
                 255 => self.take_input(link, channel, base, rng),
                 VISITOR => link.refuse(channel),
@@ -197,7 +232,7 @@ impl Mux {
                     self.visitors.push((channel, label));
                     link.accept(channel, base);
                 }
-                i => self.take_output(link, channel, usize::from(i), base),
+                i => self.take_output(link, channel, (usize::from(i), attempt), base),
             }
         }
     }
@@ -206,7 +241,7 @@ impl Mux {
     fn take_input(&mut self, link: &mut Link, channel: ChannelId, base: u64, rng: &mut Rng) {
         let base = usize::try_from(base).unwrap();
         assert!(base <= self.input.len(), "an ended input was offered again");
-        if self.runs > 0 {
+        if self.runs > 0 && !self.keeps_input {
             rng.fill(&mut self.input[base..]);
         }
         self.stdin_sent = base;
@@ -214,12 +249,32 @@ impl Mux {
         link.accept(channel, 0);
     }
 
-    fn take_output(&mut self, link: &mut Link, channel: ChannelId, i: usize, base: u64) {
+    fn take_output(&mut self, link: &mut Link, channel: ChannelId, what: (usize, u8), base: u64) {
+        let (i, attempt) = what;
+        if attempt < self.attempts[i] {
+            link.abandon(channel);
+            return;
+        }
+        if attempt > self.attempts[i] {
+            // What came before stays as it is, with a mark; this log is a new one.
+            if !self.may_splice {
+                self.check_prefixes();
+            }
+            self.attempts[i] = attempt;
+            self.logs[i] = Log::default();
+            self.syncs.retain(|(_, of, _)| *of != i);
+        }
         let log = &self.logs[i];
         assert!(base <= log.durable(), "{base} was released, {} is durable", log.durable());
         let cheat = u64::from(self.sabotage == Some(Sabotage::ClaimTooMuch) && self.runs > 0);
         self.outputs[i] = Some(channel);
-        link.accept(channel, log.durable() + cheat);
+        if cheat > 0 {
+            link.accept(channel, log.durable() + cheat);
+        } else {
+            let mut digest = link.blank_digest();
+            digest.update(log.kept());
+            link.accept_known(channel, log.durable(), digest);
+        }
         if log.is_complete() {
             link.close(channel);
         }

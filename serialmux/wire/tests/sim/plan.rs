@@ -50,6 +50,10 @@ pub(crate) struct Plan {
     pub(crate) jump: u64,
     pub(crate) reboot: u64,
     pub(crate) visit: u64,
+    /// Once in so many bytes the guest is put back to a snapshot, and twice as often one is taken.
+    pub(crate) restore: u64,
+    /// Its connection stays then.
+    pub(crate) keeps_pipe: bool,
     /// Once in so many syncs one fails.
     pub(crate) bad_sync: u64,
     /// The mux's readers take up to so long, µs.
@@ -80,6 +84,8 @@ impl Plan {
             jump: 0,
             reboot: 0,
             visit: 0,
+            restore: 0,
+            keeps_pipe: false,
             bad_sync: 0,
             lag_us: 0,
             sabotage: None,
@@ -111,6 +117,7 @@ impl Plan {
         let (cut, takeover, kill) = (rare(12_000, 400), rare(12_000, 400), rare(24_000, 800));
         let (power, suspend, jump) = (rare(24_000, 800), rare(24_000, 800), rare(24_000, 800));
         let (reboot, bad_sync, visit) = (rare(60_000, 4_000), rare(400, 20), rare(800, 40));
+        let restore = if rng.one_in(4) { 1_000 + rng.below(30_000) } else { 0 };
         let lag_us = [0, 0, 50_000, 3_000_000][rng.below(4) as usize];
         let rate = [11_000, 60_000, 200_000, 900_000][rng.below(4) as usize];
         let output = (0..1 + rng.below(4)).map(|_| rng.below(16_000) as usize).collect();
@@ -132,6 +139,8 @@ impl Plan {
             jump,
             reboot,
             visit,
+            restore,
+            keeps_pipe: rng.one_in(2),
             bad_sync,
             lag_us,
             ..Self::clean(seed, rate, output, input)

@@ -2,9 +2,10 @@
 
 use crate::guest::Guest;
 use crate::line::{Faults, Line};
-use crate::mux::Mux;
+use crate::mux::{Lives, Mux};
 use crate::plan::{Plan, Sabotage};
 use crate::rng::{Odds, Rng};
+use crate::tape::{Act, Snapshot};
 use crate::witness::Witness;
 use std::sync::OnceLock;
 use wire::{Entropy, Greeter, Greeting, Instant, Psk};
@@ -40,6 +41,8 @@ struct Mishaps {
     jump: Odds,
     reboot: Odds,
     visit: Odds,
+    snapshot: Odds,
+    restore: Odds,
 }
 
 impl Mishaps {
@@ -54,6 +57,8 @@ impl Mishaps {
             jump: odds(plan.jump),
             reboot: odds(plan.reboot),
             visit: odds(plan.visit),
+            snapshot: odds(plan.restore / 2),
+            restore: odds(plan.restore),
         }
     }
 }
@@ -73,6 +78,9 @@ pub(crate) struct World {
     /// Bytes that arrived in the last step.
     moved: u64,
     steps: u64,
+    snapshot: Option<Snapshot>,
+    /// What this boot of the guest writes, in each of its lives.
+    truth: Vec<Lives>,
     from_guest: Witness,
     from_mux: Witness,
 }
@@ -80,7 +88,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut rng = Rng(plan.seed ^ 0xabcd);
-        let guest = Guest::boot(&plan, 0, 0, &mut rng);
+        let guest = Guest::boot(&plan, 0, 0, rng.next());
         let mux = Mux::new(&plan, &mut rng);
         let mut world = Self {
             now: 0,
@@ -95,9 +103,12 @@ impl World {
             rng,
             moved: 0,
             steps: 0,
+            snapshot: None,
+            truth: Vec::new(),
             from_guest: Witness::default(),
             from_mux: Witness::default(),
         };
+        world.truth = world.lives();
         world.greet();
         world
     }
@@ -117,6 +128,9 @@ impl World {
             assert!(self.now < deadline, "not drained in time: {}", self.state());
         }
         self.mux.check_prefixes();
+        for (log, source) in self.mux.logs.iter().zip(&self.guest.sources) {
+            assert!(log.bytes == source.bytes, "output is of another life");
+        }
         assert!(self.guest.stdin_got == self.mux.input, "input differs");
     }
 
@@ -126,9 +140,13 @@ impl World {
         }
         self.old = None;
         self.plan.faults = Faults::default();
+        if self.mux.may_splice && self.guest.returns() > 0 {
+            // If all packets that used a number again were lost, nobody knows before the next session.
+            self.disconnect(0);
+        }
         self.guest.paused_until = 0;
         (self.mux.lag_us, self.mux.bad_sync) = (0, 0);
-        self.guest.last_orders();
+        self.guest.act(&self.plan, Act::LastOrders);
         if self.mux.needs_disk() {
             self.restart_mux(true);
         }
@@ -159,7 +177,7 @@ impl World {
         }
         self.deliver();
         if self.now >= self.guest.paused_until {
-            self.guest.turn(self.now);
+            self.guest.act(&self.plan, Act::Turn(self.now));
             self.guest_transmits();
         }
         if self.mux.turn(self.now, &mut self.rng) && self.greeter.is_none() {
@@ -201,10 +219,11 @@ impl World {
         // At least one a step, so that time passes where nothing moves.
         let n = self.moved.max(1);
         let Self { mishaps, rng, .. } = self;
-        let Mishaps { cut, takeover, kill, power, suspend, jump, reboot, visit } = mishaps;
-        let [cut, takeover, kill, power, suspend, jump, reboot, visit] =
-            [cut, takeover, kill, power, suspend, jump, reboot, visit]
-                .map(|odds| odds.pass(n, rng));
+        let Mishaps { cut, takeover, kill, power, suspend, jump, reboot, .. } = mishaps;
+        let [cut, takeover, kill, power, suspend, jump, reboot] =
+            [cut, takeover, kill, power, suspend, jump, reboot].map(|odds| odds.pass(n, rng));
+        let Mishaps { visit, snapshot, restore, .. } = mishaps;
+        let [visit, snapshot, restore] = [visit, snapshot, restore].map(|odds| odds.pass(n, rng));
         if cut {
             let gap = self.rng.below(2 * SECOND);
             self.disconnect(gap);
@@ -223,15 +242,51 @@ impl World {
         }
         if jump {
             let by = self.rng.below(86_400 * SECOND);
-            if self.rng.one_in(2) { self.guest.jump(by) } else { self.mux.jump(by) }
+            if self.rng.one_in(2) {
+                self.guest.act(&self.plan, Act::Jump(by));
+            } else {
+                self.mux.jump(by);
+            }
         }
         if reboot && self.guest.boot < 3 {
             let boot = self.guest.boot + 1;
-            self.guest = Guest::boot(&self.plan, boot, self.now, &mut self.rng);
+            self.guest = Guest::boot(&self.plan, boot, self.now, self.rng.next());
+            (self.truth, self.snapshot) = (self.lives(), None);
         }
         if visit {
-            self.guest.visit(&mut self.rng);
-            self.guest.change_of_mind(&mut self.rng);
+            let seed = self.rng.next();
+            self.guest.act(&self.plan, Act::Visit(seed));
+        }
+        if snapshot {
+            self.snapshot = self.guest.snapshot(self.now);
+        }
+        if restore && let Some(to) = self.snapshot {
+            self.restore(to);
+        }
+    }
+
+    fn lives(&self) -> Vec<Lives> {
+        self.guest.sources.iter().map(|source| vec![source.bytes.clone()]).collect()
+    }
+
+    // The guest was put back: it goes on from there, and writes something else.
+    fn restore(&mut self, to: Snapshot) {
+        const MOST: u64 = 6;
+        if self.guest.returns() >= MOST {
+            return;
+        }
+        let seed = self.rng.next();
+        self.guest.restore(&self.plan, to, self.now, seed);
+        trace(self.now, || format!("guest is put back to {to:?}"));
+        for (lives, source) in self.truth.iter_mut().zip(&self.guest.sources) {
+            lives.push(source.bytes.clone());
+        }
+        if self.mux.boot_id() == Some(self.guest.boot_id()) {
+            (self.mux.truth, self.mux.is_rewound) = (self.truth.clone(), true);
+        }
+        if !self.plan.keeps_pipe {
+            let gap = self.rng.below(2 * SECOND);
+            self.disconnect(gap);
         }
     }
 
@@ -272,7 +327,7 @@ impl World {
         if let Some(old) = &mut self.old {
             let (up, down) = (old.up.receive(self.now), old.down.receive(self.now));
             self.moved += (up.len() + down.len()) as u64;
-            self.guest.link.handle_bytes(self.guest.at(self.now), &down);
+            self.guest.act(&self.plan, Act::Bytes(self.now, down));
             let at = self.mux.at(self.now);
             if let Some(link) = &mut self.mux.link {
                 link.handle_bytes(at, &up);
@@ -281,7 +336,7 @@ impl World {
         if self.now >= self.guest.paused_until {
             let bytes = self.pipe.down.receive(self.now);
             self.moved += bytes.len() as u64;
-            self.guest.link.handle_bytes(self.guest.at(self.now), &bytes);
+            self.guest.act(&self.plan, Act::Bytes(self.now, bytes));
         }
         if self.now >= self.connected_at {
             let bytes = self.pipe.up.receive(self.now);
@@ -295,8 +350,8 @@ impl World {
         if let Some(mut greeter) = self.greeter.take() {
             match greet_on(&mut greeter, now, &mut bytes, &self.plan) {
                 Some(session) => {
-                    let truth = self.guest.sources.iter().map(|s| s.bytes.clone()).collect();
-                    self.mux.established(self.now, session, truth);
+                    self.mux.established(self.now, session, self.truth.clone());
+                    self.mux.is_rewound |= self.guest.returns() > 0;
                     self.old = None;
                 }
                 None => {
@@ -312,12 +367,14 @@ impl World {
     }
 
     fn guest_transmits(&mut self) {
-        let (at, link) = (self.guest.at(self.now), &mut self.guest.link);
         let mut out = Vec::new();
-        while self.pipe.up.is_writable(self.now) && link.poll_transmit(at, &mut out) {
-            self.from_guest.watch(self.guest.boot, link.stats().sessions, &out);
+        // One that was put back is another guest here, as it has to use its numbers once more.
+        let life = self.guest.boot * 1_000 + self.guest.returns();
+        while self.pipe.up.is_writable(self.now) && self.guest.transmit(self.now, &mut out) {
+            let session = self.guest.link.stats().sessions;
+            self.from_guest.watch(life, session, &out);
             if self.plan.sabotage == Some(Sabotage::ReuseNumber) && self.now > SECOND {
-                self.from_guest.watch(self.guest.boot, link.stats().sessions, &out);
+                self.from_guest.watch(life, session, &out);
             }
             trace(self.now, || format!("guest sends {}", out.len()));
             if self.now >= self.connected_at {
@@ -325,7 +382,7 @@ impl World {
             }
             out.clear();
         }
-        let due = link.poll_timeout();
+        let (at, due) = (self.guest.at(self.now), self.guest.link.poll_timeout());
         assert!(due.is_none_or(|due| due > at), "a timer that is due stays due");
     }
 
