@@ -378,7 +378,7 @@ impl Agent {
             return Ok(());
         }
         info!("container root is {}", device.display());
-        let rootfs = match Rootfs::mount(device, &self.etc()) {
+        let rootfs = match Rootfs::mount(device, &self.etc(), &self.spec.container) {
             Ok(rootfs) => rootfs,
             Err(failure) => {
                 self.sessions.fail(&failure, &mut self.uplink);

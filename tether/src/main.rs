@@ -3,6 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before the next question: it is process 1, too, of a container's namespace.
+    if tether::process::init::is_called() {
+        tether::process::init::run();
+    }
     if std::process::id() == 1 {
         tether::run();
     }

@@ -1,13 +1,16 @@
 //! The container's process: what to start, and the start itself.
 //!
-//! [`start`] makes the namespaces and returns at once; the child then prepares its root and identity on its
-//! own (`child`) while the agent goes on serving the link. How that ended comes through
+//! [`start`] makes the namespaces and returns at once; the child then prepares its root (`child`) and its
+//! identity (`program`) on its own while the agent goes on serving the link. How that ended comes through
 //! [`Starting::poll_outcome`]: nothing when the program runs, a record when it does not.
 
+pub mod attributes;
 mod child;
 pub mod exec;
 pub mod executable;
 pub mod failure;
+pub mod init;
+mod program;
 
 use std::convert::Infallible;
 use std::io;
@@ -19,6 +22,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{Pid, pipe2, read};
 use tokio::io::unix::AsyncFd;
 
+use self::attributes::Attributes;
 use self::failure::{FailureRecord, MAX_RECORD, StartFailure};
 use crate::cgroup::Cgroup;
 use crate::rootfs::Rootfs;
@@ -46,6 +50,10 @@ pub struct Launch {
     pub open_stdin: bool,
     /// Whether nobody wants its output: its streams are `/dev/null` then, unless it has a terminal.
     pub detached: bool,
+    /// Its limits, capabilities and the like.
+    pub attributes: Attributes,
+    /// Whether it gets an init above it; for the container's first process only.
+    pub init: bool,
 }
 
 /// A process on its way to its program.

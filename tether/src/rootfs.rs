@@ -8,6 +8,8 @@
 //! The root is moved and entered, not pivoted: the kernel refuses `pivot_root(2)` while the old root is the
 //! initramfs. The agent's other mounts stay beneath the new root, where no path leads.
 
+mod mounts;
+
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read};
@@ -15,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use guestinfo::ContainerSpec;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
@@ -33,10 +36,10 @@ const ETC: &str = "/run/tether/etc";
 
 /// The most that is read of a file of the image.
 const MAX_SMALL_FILE: u64 = 1 << 20;
+/// What a link may lead to can also be a file that only looks regular: reading `/proc/kmsg` would wait.
+const ODD: libc::c_int = libc::O_NOCTTY | libc::O_NONBLOCK;
 /// As many links as the kernel follows in one path (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
-
-const NO_EXEC: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 /// The devices of a container: Docker's list, by `Documentation/admin-guide/devices.txt`.
 const DEVICES: [(&str, u64, u64); 6] = [
@@ -57,45 +60,6 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
-/// One file system to mount in the container.
-struct Mount {
-    kind: &'static str,
-    target: &'static str,
-    flags: MsFlags,
-    options: Option<&'static str>,
-    /// Whether the container can do without.
-    optional: bool,
-}
-
-/// In order; `/dev/pts` is not among them, it is the agent's. `/sys` and the cgroup tree are writable: the
-/// machine is the border, not the mount.
-const MOUNTS: [Mount; 6] = [
-    Mount { kind: "proc", target: "/proc", flags: NO_EXEC, options: None, optional: false },
-    Mount {
-        kind: "tmpfs",
-        target: "/dev",
-        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_STRICTATIME),
-        options: Some("mode=755,size=65536k"),
-        optional: false,
-    },
-    Mount { kind: "sysfs", target: "/sys", flags: NO_EXEC, options: None, optional: false },
-    Mount {
-        kind: "cgroup2",
-        target: "/sys/fs/cgroup",
-        flags: NO_EXEC,
-        options: None,
-        optional: true,
-    },
-    Mount { kind: "mqueue", target: "/dev/mqueue", flags: NO_EXEC, options: None, optional: true },
-    Mount {
-        kind: "tmpfs",
-        target: "/dev/shm",
-        flags: NO_EXEC,
-        options: Some("mode=1777,size=65536k"),
-        optional: false,
-    },
-];
-
 /// The texts of the files that a container finds over its image's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EtcFiles {
@@ -112,6 +76,8 @@ pub struct EtcFiles {
 pub struct Rootfs {
     /// Names below `/etc` with a file below [`ETC`].
     files: Vec<&'static str>,
+    /// What else is mounted, and how.
+    around: ContainerSpec,
 }
 
 impl Rootfs {
@@ -120,7 +86,11 @@ impl Rootfs {
     /// # Errors
     ///
     /// The kernel's, with the step.
-    pub fn mount(device: &Path, etc: &EtcFiles) -> Result<Self, StartFailure> {
+    pub fn mount(
+        device: &Path,
+        etc: &EtcFiles,
+        around: &ContainerSpec,
+    ) -> Result<Self, StartFailure> {
         let failed = StartFailure::machine;
         fs::create_dir_all(MOUNT_POINT).map_err(|e| failed("make the mount point")(number(&e)))?;
         mount(Some(device), MOUNT_POINT, Some("ext4"), MsFlags::MS_NOATIME, None::<&str>)
@@ -137,7 +107,7 @@ impl Rootfs {
         .map_err(failed("mount pseudo-terminals"))?;
         let files =
             write_etc(etc).map_err(|e| failed("write the container's /etc files")(number(&e)))?;
-        Ok(Self { files })
+        Ok(Self { files, around: around.clone() })
     }
 
     /// Makes this the root of the calling process, which must be alone in its mount namespace, and mounts
@@ -157,9 +127,7 @@ impl Rootfs {
         let files = self.files.iter().map(|name| Ok((*name, detached(&format!("{ETC}/{name}"))?)));
         let files = files.collect::<Result<Vec<_>, StartFailure>>()?;
         change_root()?;
-        for entry in &MOUNTS {
-            mount_one(entry)?;
-        }
+        mounts::mount_usual(self.around.shm_size)?;
         make_devices()?;
         attach(&pts, &plain_directory("/dev/pts")?, "/dev/pts")?;
         if let Some(console) = console {
@@ -171,6 +139,23 @@ impl Rootfs {
                 attach(file, &target, &path)?;
             }
         }
+        // The image's links are followed from here on: none may find a way out through a descriptor.
+        drop((pts, files));
+        if self.around.mask_paths {
+            mounts::mask()?;
+        }
+        self.around.tmpfs.iter().try_for_each(mounts::mount_tmpfs)
+    }
+
+    /// Makes the root read-only if it is to be: the last step, when nothing more has to be made in it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn seal(&self) -> Result<(), StartFailure> {
+        if self.around.read_only {
+            mounts::seal().map_err(StartFailure::machine("make the root read-only"))?;
+        }
         Ok(())
     }
 }
@@ -180,9 +165,7 @@ impl Rootfs {
 pub fn read_small(path: &str) -> String {
     let regular = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     let mut bytes = Vec::new();
-    if regular
-        && let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOCTTY).open(path)
-    {
+    if regular && let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(ODD).open(path) {
         // A read error leaves what was read: the lookup then says what is missing.
         let _partial = file.take(MAX_SMALL_FILE).read_to_end(&mut bytes);
     }
@@ -213,15 +196,6 @@ fn change_root() -> Result<(), StartFailure> {
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(failed())?;
     chroot(".").map_err(failed())?;
     chdir("/").map_err(failed())
-}
-
-fn mount_one(entry: &Mount) -> Result<(), StartFailure> {
-    let Mount { kind, target, flags, options, optional } = *entry;
-    let result = plain_directory(target).and_then(|_checked| {
-        mount(Some(kind), target, Some(kind), flags, options)
-            .map_err(StartFailure::rootfs("mount", target))
-    });
-    if optional { Ok(()) } else { result }
 }
 
 fn make_devices() -> Result<(), StartFailure> {

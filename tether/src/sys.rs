@@ -158,6 +158,72 @@ pub fn open_process(pid: Pid) -> Result<OwnedFd, Errno> {
     Ok(own(fd))
 }
 
+/// All signals, in the kernel's form. The C library's leaves out three that it keeps for itself.
+const ALL_SIGNALS: u64 = u64::MAX;
+
+/// Blocks every signal, also those that the C library would not.
+///
+/// # Errors
+///
+/// None is known (rt_sigprocmask(2)).
+pub fn block_signals() -> Result<(), Errno> {
+    let set = ALL_SIGNALS;
+    let (how, none) = (libc::SIG_SETMASK, std::ptr::null_mut::<u64>());
+    // JUSTIFICATION: see [`ALL_SIGNALS`].
+    // SAFETY: `set` is a signal set of the size given during the call; the old one is not asked for.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const set, none, size_of::<u64>())
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Waits for any signal, all of which the caller has blocked, and takes it.
+///
+/// # Errors
+///
+/// `EINTR`.
+pub fn wait_signal() -> Result<i32, Errno> {
+    let set = ALL_SIGNALS;
+    let none = std::ptr::null_mut::<u8>();
+    // JUSTIFICATION: see [`ALL_SIGNALS`]; nix's wrapper knows no real-time signals.
+    // SAFETY: `set` is a signal set of the size given during the call; neither information nor a limit is given.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, none, none, size_of::<u64>())
+    };
+    i32::try_from(Errno::result(result)?).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// Takes a capability from the calling thread's bounding set.
+///
+/// # Errors
+///
+/// `EINVAL` when the kernel has no capability of that number, `EPERM` without `CAP_SETPCAP`.
+pub fn drop_bounding_capability(number: u8) -> Result<(), Errno> {
+    // JUSTIFICATION: nix has no wrapper for capabilities.
+    // SAFETY: the argument is a plain number.
+    let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number)) };
+    Errno::result(result).map(drop)
+}
+
+/// Makes `set` (bit n for capability n) the effective and permitted capabilities of the calling thread, and
+/// the inheritable ones none; the ambient ones follow (capabilities(7)).
+///
+/// # Errors
+///
+/// `EPERM` when a capability is asked for that is not permitted now.
+pub fn set_capabilities(set: u64) -> Result<(), Errno> {
+    /// The kernel's struct __user_cap_header_struct and __user_cap_data_struct (capset(2)).
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let [low, high] = [set as u32, (set >> 32) as u32];
+    // Effective, permitted, inheritable; the low halves first.
+    let data = [low, low, 0, high, high, 0];
+    // JUSTIFICATION: as above.
+    // SAFETY: both arrays have the sizes that version 3 asks for, and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
 /// Makes the terminal the controlling terminal of the calling session leader.
 ///
 /// # Errors

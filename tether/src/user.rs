@@ -86,6 +86,21 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, UserError>
     Ok(user)
 }
 
+/// Adds further groups, by name or number.
+///
+/// # Errors
+///
+/// See [`UserError`].
+pub fn add_groups(user: &mut User, wanted: &[String], group: &str) -> Result<(), UserError> {
+    for one in wanted {
+        let gid = resolve_group(one, group)?;
+        if !user.groups.contains(&gid) && user.groups.len() < MAX_GROUPS {
+            user.groups.push(gid);
+        }
+    }
+    Ok(())
+}
+
 fn resolve_group(wanted: &str, group: &str) -> Result<u32, UserError> {
     let wanted_gid = number(wanted);
     let entry = group
@@ -171,6 +186,16 @@ mod tests {
         check(":audio", 0, 29, &[], "/root");
         check("nohome", 1002, 1002, &[], "/");
         check("1234", 77, 78, &[], "/num");
+    }
+
+    #[test]
+    fn further_groups_come_by_name_or_number_and_once() {
+        let mut user = resolve("app", PASSWD, GROUP).expect("a user");
+        let wanted = ["empty", "29", "4242", "4242"].map(str::to_owned);
+        assert_eq!(add_groups(&mut user, &wanted, GROUP), Ok(()));
+        assert_eq!(user.groups, [10, 29, 30, 4242]);
+        let error = add_groups(&mut user, &["none".to_owned()], GROUP).expect_err("no such group");
+        assert_eq!(error, UserError::NoGroup("none".to_owned()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 
 use super::failure::StartFailure;
-use super::{Launch, Starting, child, spawn};
+use super::{Launch, Starting, child, program, spawn};
 use crate::cgroup::Cgroup;
 use crate::stdio::{ChildStdio, Stdio};
 use crate::sys;
@@ -70,12 +70,17 @@ pub fn start(
 }
 
 fn run(launch: &Launch, inside: &Inside, stdio: &ChildStdio, status: &OwnedFd) -> Infallible {
-    let Err(failure) = enter(launch, inside, stdio);
+    let Err(failure) = enter(launch, inside, stdio, status);
     child::give_up(&failure, status)
 }
 
-fn enter(launch: &Launch, inside: &Inside, stdio: &ChildStdio) -> Result<Infallible, StartFailure> {
-    child::begin()?;
+fn enter(
+    launch: &Launch,
+    inside: &Inside,
+    stdio: &ChildStdio,
+    status: &OwnedFd,
+) -> Result<Infallible, StartFailure> {
+    child::begin(launch)?;
     // All at once, root and working directory included: those of the mount namespace become this process's.
     let namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWIPC
@@ -83,5 +88,6 @@ fn enter(launch: &Launch, inside: &Inside, stdio: &ChildStdio) -> Result<Infalli
         | CloneFlags::CLONE_NEWCGROUP;
     setns(&inside.first, namespaces)
         .map_err(StartFailure::machine("enter the container's namespaces"))?;
-    child::become_program(launch, stdio)
+    child::keep_only(stdio, status, None);
+    program::become_program(launch, stdio, None)
 }

@@ -51,6 +51,14 @@ pub enum StartFailure {
     /// The image has something else where a plain directory must be.
     #[error("rootfs: {0} is a link or a file; a container's root needs a plain directory there")]
     NotPlain(&'static str),
+    /// A limit that the kernel does not take.
+    #[error("cannot set the limit {limit}: {}; the kernel bounds nofile by fs.nr_open", errno_text(*errno))]
+    Limit {
+        /// As configured.
+        limit: String,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// The machine refused something that does not depend on the image.
     #[error("cannot {step}: {}", errno_text(*errno))]
     Machine {
@@ -95,6 +103,7 @@ impl StartFailure {
             | Self::Executable(ExecutableError::Empty)
             | Self::Rootfs { .. }
             | Self::NotPlain(_)
+            | Self::Limit { .. }
             | Self::Machine { .. }
             | Self::Gone
             | Self::ZeroByte(_) => GENERAL,
@@ -171,6 +180,7 @@ mod tests {
             (StartFailure::NotPlain("/proc"), 125),
             (StartFailure::Tasks, 126),
             (StartFailure::Gone, 125),
+            (StartFailure::Limit { limit: "nofile=-1:-1".to_owned(), errno: Errno::EPERM }, 125),
             (StartFailure::ZeroByte("an argument"), 125),
         ] {
             assert_eq!(StartFailure::exit_code(&failure), expected, "{failure}");

@@ -33,6 +33,8 @@ pub(super) fn of_config(spec: &Spec, session: &SessionSpec) -> Launch {
         tty: session.tty,
         open_stdin: session.open_stdin,
         detached: false,
+        attributes: (&session.process).into(),
+        init: spec.container.init,
     }
 }
 
