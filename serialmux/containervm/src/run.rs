@@ -3,14 +3,16 @@
 mod environment;
 mod process;
 mod quantity;
+mod security;
 mod write;
 
 use std::path::PathBuf;
 
-use guestinfo::{EncodeError, vmx::VmxNameError};
+use guestinfo::{ContainerSpec, EncodeError, ProcessSpec, vmx::VmxNameError};
 
 pub use self::{
-    quantity::{cpus, memory},
+    quantity::{bytes, cpus, memory, nano_cpus},
+    security::SecurityOption,
     write::{Hardware, vmx},
 };
 use crate::identity::IdentityError;
@@ -38,6 +40,10 @@ pub struct RunOptions {
     pub entrypoint: Option<String>,
     /// `CMD…`; replaces the image's.
     pub command: Vec<String>,
+    /// Limits, capabilities and the like.
+    pub process: ProcessSpec,
+    /// Mounts, init, and what may be used in all.
+    pub container: ContainerSpec,
     /// Whether the process waits until a client has attached.
     pub waits_for_attach: bool,
 }
@@ -95,6 +101,11 @@ pub enum RunError {
         /// The least possible, in MiB.
         least: u32,
     },
+    /// An option that a containerVM has no use for.
+    #[error(
+        "the security option {0:?} is not known; expected no-new-privileges, or systempaths=confined to hide what Docker hides of /proc and /sys"
+    )]
+    Security(String),
     /// Not a number of processors.
     #[error("{0:?} is not a number of processors; expected one between 0.01 and 255, such as 2")]
     Cpus(String),

@@ -1,5 +1,6 @@
 //! The `containervm` command: `docker run` with a VM around each container.
 
+mod confinement;
 mod run;
 mod start;
 

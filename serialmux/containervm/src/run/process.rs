@@ -41,6 +41,7 @@ pub(super) fn session(
         active: true,
         stop_signal: config.stop_signal.clone(),
         user,
+        process: options.process.clone(),
         ..SessionSpec::default()
     })
 }

@@ -10,6 +10,20 @@ use crate::machine::MIN_MEMORY;
 /// When it is no amount, or less than [`MIN_MEMORY`].
 pub fn memory(text: &str) -> Result<u32, RunError> {
     let fault = || RunError::Memory(text.to_owned());
+    let mebibytes = bytes(text)?.div_ceil(1 << 20);
+    let mebibytes = u32::try_from(mebibytes).ok().filter(|n| *n <= 16 << 20).ok_or_else(fault)?;
+    if mebibytes < MIN_MEMORY {
+        return Err(RunError::TooLittle { given: text.to_owned(), least: MIN_MEMORY });
+    }
+    Ok(mebibytes)
+}
+
+/// Bytes of an amount such as [`memory`] takes, however few.
+///
+/// # Errors
+/// When it is no amount.
+pub fn bytes(text: &str) -> Result<u64, RunError> {
+    let fault = || RunError::Memory(text.to_owned());
     let lower = text.trim().to_ascii_lowercase();
     let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
     let (number, unit) = lower.split_at(end);
@@ -21,16 +35,9 @@ pub fn memory(text: &str) -> Result<u32, RunError> {
         "t" => 1 << 40,
         _ => return Err(fault()),
     };
-    let bytes = number.parse::<f64>().map_err(|_| fault())? * unit as f64;
-    let mebibytes = (bytes / f64::from(1 << 20)).ceil();
-    if !(0.0..=f64::from(16 << 20)).contains(&mebibytes) {
-        return Err(fault());
-    }
-    let mebibytes = mebibytes as u32;
-    if mebibytes < MIN_MEMORY {
-        return Err(RunError::TooLittle { given: text.to_owned(), least: MIN_MEMORY });
-    }
-    Ok(mebibytes)
+    let bytes = (number.parse::<f64>().map_err(|_| fault())? * unit as f64).ceil();
+    // Where f64 still counts every byte.
+    if (0.0..=(1u64 << 53) as f64).contains(&bytes) { Ok(bytes as u64) } else { Err(fault()) }
 }
 
 /// Processors of a number such as `2` or `1.5`: a VM has whole ones, so it is rounded up.
@@ -42,6 +49,17 @@ pub fn cpus(text: &str) -> Result<u32, RunError> {
         Ok(number) if (0.01..=255.0).contains(&number) => Ok(number.ceil() as u32),
         _ => Err(RunError::Cpus(text.to_owned())),
     }
+}
+
+/// What of its whole processors a container may use, in billionths: 0, for all, when the number is whole.
+///
+/// # Errors
+/// As for [`cpus`].
+pub fn nano_cpus(text: &str) -> Result<u64, RunError> {
+    let whole = cpus(text)?;
+    let number: f64 = text.trim().parse().map_err(|_| RunError::Cpus(text.to_owned()))?;
+    let is_whole = (f64::from(whole) - number).abs() < 1e-9;
+    Ok(if is_whole { 0 } else { (number * 1e9) as u64 })
 }
 
 #[cfg(test)]
@@ -64,6 +82,21 @@ mod tests {
         }
         let text = memory("6m").unwrap_err().to_string();
         assert!(text.contains("at least 128m"), "{text}");
+    }
+
+    #[test]
+    fn amounts_are_exact() {
+        assert_eq!(bytes("64m").unwrap(), 64 << 20);
+        assert_eq!(bytes("1").unwrap(), 1);
+        assert!(bytes("99999999t").is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_processor_is_kept() {
+        assert_eq!(nano_cpus("1.5").unwrap(), 1_500_000_000);
+        assert_eq!(nano_cpus("0.25").unwrap(), 250_000_000);
+        assert_eq!(nano_cpus("2").unwrap(), 0);
+        assert!(nano_cpus("0").is_err());
     }
 
     #[test]

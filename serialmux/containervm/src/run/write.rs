@@ -75,6 +75,7 @@ fn spec(
         hostname,
         repo: options.image.clone(),
         key: Blob(identity::key()?.to_vec()),
+        container: options.container.clone(),
         ..Spec::default()
     };
     spec.sessions.insert(id.to_owned(), session);

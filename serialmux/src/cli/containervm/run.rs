@@ -1,5 +1,6 @@
 //! `containervm run`: an image made into a VM, which is then started.
 
+use super::confinement::Confinement;
 use super::start::{How, Stay, start};
 use super::{Surroundings, tell};
 use crate::launch;
@@ -60,6 +61,8 @@ pub(super) struct Run {
     /// The VM's processors
     #[arg(long, default_value = "1")]
     cpus: String,
+    #[command(flatten)]
+    confinement: Confinement,
     /// Size of its disk, of which only what is written takes space
     #[arg(long, default_value = "10g", value_name = "SIZE")]
     disk_size: String,
@@ -112,6 +115,7 @@ impl Run {
     async fn make(&self, surroundings: &Surroundings) -> anyhow::Result<Vm> {
         let Surroundings { home, store, place } = surroundings;
         let hardware = self.hardware()?;
+        let options = self.options()?;
         // The name first: it is the cheapest thing that can be wrong.
         let mut draft = store.draft(self.name.as_deref(), &self.image, self.rm)?;
         let disk_size = u64::from(memory(&self.disk_size)?) * 1024 * 1024;
@@ -124,7 +128,7 @@ impl Run {
         };
         let pipe = listen.unwrap_or_else(|| crate::cli::serialmux::DEFAULT_LISTEN.into());
         let hardware = Hardware { pipe: format!("tcp://{pipe}"), ..hardware };
-        let vmx = vmx(&draft, &self.options(), &image.config, &hardware)?;
+        let vmx = vmx(&draft, &options, &image.config, &hardware)?;
         Ok(draft.finish(&vmx)?)
     }
 
@@ -138,8 +142,8 @@ impl Run {
         Ok(Hardware { memory, cpus: cpus(&self.cpus)?, firmware, boot, ..Hardware::default() })
     }
 
-    fn options(&self) -> RunOptions {
-        RunOptions {
+    fn options(&self) -> anyhow::Result<RunOptions> {
+        Ok(RunOptions {
             image: self.image.clone(),
             tty: self.tty,
             interactive: self.interactive,
@@ -150,7 +154,9 @@ impl Run {
             hostname: self.hostname.clone(),
             entrypoint: self.entrypoint.clone(),
             command: self.command.clone(),
+            process: self.confinement.process()?,
+            container: self.confinement.container(&self.cpus)?,
             waits_for_attach: false,
-        }
+        })
     }
 }
