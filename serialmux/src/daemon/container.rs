@@ -42,11 +42,14 @@ use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wire::message::inside::{Happening, OutOfMemory, What};
-use wire::message::{Label, label};
+use wire::message::upkeep::{AskTime, Seed, Time};
+use wire::message::{Label, label, mux};
 use wire::{ChannelId, Event, Instant, Link, LinkConfig, Transport};
 
 /// How long a VM that has told its exit may stay away before its output counts as complete.
 const AFTERMATH: wire::Duration = wire::Duration::from_secs(15);
+/// Bytes a guest gets for its random generator: the size of the kernel's own key.
+const SEED: usize = 32;
 /// When to try again after the disk refused.
 const DISK_RETRY: wire::Duration = wire::Duration::from_secs(1);
 
@@ -237,6 +240,10 @@ impl Container {
         if self.state.boot != boot {
             self.new_run(boot.to_vec(), agent);
         }
+        // A guest may have been restored from what another has been stored as: each session brings its own.
+        let mut bytes = vec![0; SEED];
+        clock::entropy()(&mut bytes);
+        self.control.tell(mux::Body::Seed(Seed { bytes }));
         if let Some(link) = &mut self.link {
             link.handle_bytes(now, &rest);
         }
@@ -419,6 +426,10 @@ impl Container {
             // As long as a message may be, so it needs no other bound.
             Some(Body::Report(report)) => self.state.report = report.pairs,
             Some(Body::Happening(happening)) => self.happened(&happening),
+            Some(Body::AskTime(AskTime { stamp })) => {
+                let wall_us = clock::wall_us();
+                self.control.tell(mux::Body::Time(Time { stamp, wall_us }));
+            }
             Some(Body::Paused(_) | Body::Restarting(_) | Body::Known(_)) => {}
             None => tracing::info!(container = self.name, "message of a newer agent passed over"),
         }
@@ -591,8 +602,10 @@ impl Container {
     }
 }
 
+// What changes nothing that is saved.
 fn is_reply(message: &wire::message::GuestMessage) -> bool {
-    matches!(message.body, Some(wire::message::guest::Body::Reply(_)))
+    use wire::message::guest::Body;
+    matches!(message.body, Some(Body::Reply(_) | Body::AskTime(_)))
 }
 
 fn far_away() -> tokio::time::Instant {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use wire::chunk::{Reader, Stream, Writer};
 use wire::handshake::{GuestHello, MuxHello};
-use wire::message::{GuestMessage, Label, MuxMessage, guest, label, mux, put as put_message};
+use wire::message::{GuestMessage, Label, MuxMessage, guest, label, mux, put as put_message, upkeep};
 use wire::packet::{Header, Kind, clear};
 use wire::record::{Ack, Record, Records, put};
 use wire::{
@@ -132,6 +132,7 @@ fn messages_are_as_released() {
                 output_end: guest::OutputEnd::Truncated as i32,
             }),
         ),
+        ("ask-time", guest::Body::AskTime(upkeep::AskTime { stamp: 300 })),
     ];
     for (name, body) in guests {
         let mut out = Vec::new();
@@ -144,6 +145,8 @@ fn messages_are_as_released() {
         ("signal", mux::Body::Signal(signal)),
         ("resize", mux::Body::Resize(resize)),
         ("shutdown", mux::Body::Shutdown(mux::Shutdown {})),
+        ("seed", mux::Body::Seed(upkeep::Seed { bytes: vec![7; 32] })),
+        ("time", mux::Body::Time(upkeep::Time { stamp: 300, wall_us: 1_700_000_000_000_000 })),
     ] {
         let mut out = Vec::new();
         put_message(&MuxMessage { request: 4, body: Some(body) }, &mut out);

@@ -92,6 +92,14 @@ impl Control {
         Some(request)
     }
 
+    /// Queues something that nobody waits to be answered. What a guest that does not listen has let pile up
+    /// is not added to: all of this becomes stale anyway.
+    pub(super) fn tell(&mut self, body: mux::Body) {
+        if self.queue.len() < MAX_REQUESTS {
+            self.queue.push_back(MuxMessage { request: 0, body: Some(body) });
+        }
+    }
+
     /// Sends what is queued, as soon as the guest has opened its end.
     pub(super) fn flush(&mut self, link: &mut Link) {
         let Some(down) = self.down else { return };

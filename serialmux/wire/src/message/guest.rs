@@ -27,6 +27,9 @@ pub enum Body {
     /// There is a session beside the container's own; told when it is made, and to each new mux.
     #[prost(message, tag = "8")]
     Known(Known),
+    /// What time is it?
+    #[prost(message, tag = "41")]
+    AskTime(super::upkeep::AskTime),
     /// Something happened that nobody had asked about.
     #[prost(message, tag = "50")]
     Happening(super::inside::Happening),

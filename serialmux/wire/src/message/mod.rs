@@ -8,6 +8,7 @@ pub mod guest;
 pub mod inside;
 pub mod label;
 pub mod mux;
+pub mod upkeep;
 
 use bytes::BytesMut;
 use prost::Message;
@@ -28,7 +29,7 @@ pub struct Label {
 #[derive(Clone, PartialEq, Message)]
 pub struct GuestMessage {
     /// What it says; absent: something newer than this build.
-    #[prost(oneof = "guest::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 50")]
+    #[prost(oneof = "guest::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 41, 50")]
     pub body: Option<guest::Body>,
 }
 
@@ -41,7 +42,7 @@ pub struct MuxMessage {
     /// What is asked; absent: something newer than this build.
     #[prost(
         oneof = "mux::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 30, 50, 51, 52, 53, 54, 55, 56, 57, 58"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 30, 40, 41, 50, 51, 52, 53, 54, 55, 56, 57, 58"
     )]
     pub body: Option<mux::Body>,
 }

@@ -1,6 +1,6 @@
 //! What a mux asks on its control channel.
 
-use super::inside;
+use super::{inside, upkeep};
 
 /// What the mux asks.
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -32,6 +32,12 @@ pub enum Body {
     /// Read the config again.
     #[prost(message, tag = "30")]
     Reload(Reload),
+    /// Bytes for the random generator.
+    #[prost(message, tag = "40")]
+    Seed(upkeep::Seed),
+    /// What time it is.
+    #[prost(message, tag = "41")]
+    Time(upkeep::Time),
     /// List the container's processes.
     #[prost(message, tag = "50")]
     Top(inside::Top),
