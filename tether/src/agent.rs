@@ -30,6 +30,7 @@ use crate::rootfs::{EtcFiles, Rootfs};
 use crate::session::{MAX_LINGER, STOP_GRACE};
 use crate::sessions::Sessions;
 use crate::uevent::{Announcement, UeventSocket};
+use crate::upkeep::Upkeep;
 use crate::uplink::{News, Uplink, UplinkError};
 use crate::{console, identity, reap, sys};
 
@@ -45,6 +46,9 @@ const STOP_LINGER: Duration = Duration::from_secs(2);
 
 /// The cgroup of the container's processes.
 const CGROUP: &str = "container";
+/// How long a machine that is asked to stop waits for a process to end: the grace of its stop signal, and as
+/// long again after the SIGKILL.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often session and link take turns before other events are looked at.
 const ROUNDS: u32 = 8;
@@ -116,6 +120,9 @@ struct Agent {
     host: Host,
     ending: Ending,
     n_reloads: u64,
+    /// When to power off although the process does not end; set when the machine is asked to stop.
+    stop_by: Option<Instant>,
+    upkeep: Upkeep,
     /// Whether the next turn has something to do even if nothing happens.
     busy: bool,
 }
@@ -137,7 +144,7 @@ pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
     if complaint.is_none() {
         hardware.start_disks();
     }
-    let mut agent = Agent::new(hardware, uevents, config)?;
+    let mut agent = Agent::new(switches, hardware, uevents, config)?;
     if let Some(text) = complaint {
         agent.refuse(text)?;
     } else if let Some(disk) = agent.hardware.seek_disk(switches.disk_timeout) {
@@ -175,7 +182,12 @@ impl Signals {
 }
 
 impl Agent {
-    fn new(hardware: Hardware, uevents: UeventSocket, config: Config) -> Result<Self, AgentError> {
+    fn new(
+        switches: &Switches,
+        hardware: Hardware,
+        uevents: UeventSocket,
+        config: Config,
+    ) -> Result<Self, AgentError> {
         Ok(Self {
             hardware,
             uevents: Some(uevents),
@@ -186,9 +198,11 @@ impl Agent {
             host: Host::new(&config.spec),
             ending: Ending::default(),
             n_reloads: 0,
+            upkeep: Upkeep::new(switches, &config.spec),
             spec: config.spec,
             linger_until: None,
             stopping: false,
+            stop_by: None,
             busy: false,
         })
     }
@@ -246,6 +260,7 @@ impl Agent {
             }
             Event::Host(event) => self.host_event(event),
             Event::Device(announcement) => {
+                self.upkeep.announce(&announcement, &self.spec);
                 self.uplink.look(match &announcement {
                     Announcement::Event(event) => Some(event),
                     Announcement::Overrun => None,
@@ -277,6 +292,8 @@ impl Agent {
     /// at once.
     fn turn(&mut self) -> Result<(), AgentError> {
         self.look_around();
+        self.upkeep.turn(&mut self.uplink);
+        self.give_up();
         if let Some(text) = self.hardware.due()
             && self.sessions.first().is_waiting()
         {
@@ -316,6 +333,8 @@ impl Agent {
             self.sessions.deadline(),
             self.hardware.deadline(),
             self.host.deadline(),
+            self.upkeep.deadline(),
+            self.stop_by,
             self.linger_until,
         ]
         .into_iter()
@@ -365,11 +384,24 @@ impl Agent {
         if !self.stopping {
             info!("asked to stop");
             self.stopping = true;
+            self.stop_by = Some(Instant::now() + STOP_PATIENCE);
         }
         self.sessions.stop_all(STOP_GRACE, &mut self.uplink);
         // Whoever stops a machine whose process has ended does not want to wait for the multiplexer for long.
         let soon = Instant::now() + STOP_LINGER;
         self.linger_until = self.linger_until.map(|until| until.min(soon));
+    }
+
+    /// Ends a stop that does not come to its end: a process that hangs in the kernel, on a device that does not
+    /// answer, cannot be killed.
+    fn give_up(&mut self) {
+        if self.stop_by.take_if(|by| *by <= Instant::now()).is_some()
+            && !self.sessions.first().is_over()
+        {
+            let text =
+                "the process does not end, not even by SIGKILL; the machine stops without it";
+            self.sessions.report_failure(128 + libc::SIGKILL, text.to_owned(), &mut self.uplink);
+        }
     }
 
     /// Starts the session in its root, unless it is over already.
@@ -390,6 +422,7 @@ impl Agent {
         }
         let cgroup = Cgroup::create(Path::new(cgroup::TREE), CGROUP);
         self.inside.begin();
+        self.upkeep.bound(cgroup.path(), &self.spec);
         Ok(self.sessions.place(rootfs, cgroup, &mut self.uplink)?)
     }
 

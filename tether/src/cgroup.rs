@@ -21,20 +21,28 @@ pub struct Cgroup {
     directory: Option<OwnedFd>,
 }
 
+/// Enables the controllers for the cgroups below `tree`, as far as the kernel has them.
+pub fn enable_controllers(tree: &Path) {
+    for controller in CONTROLLERS {
+        // One at a time: a line with one unknown name would enable none.
+        let _not_offered = fs::write(tree.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
+}
+
 impl Cgroup {
     /// Makes the leaf `name` below `tree`. What the kernel does not offer is left out: a container without
     /// a memory controller still runs.
     pub fn create(tree: &Path, name: &str) -> Self {
-        for controller in CONTROLLERS {
-            // One at a time: a line with one unknown name would enable none.
-            let _not_offered =
-                fs::write(tree.join("cgroup.subtree_control"), format!("+{controller}"));
-        }
         let path = tree.join(name);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory =
             fs::create_dir(&path).ok().and_then(|()| open(&path, flags, Mode::empty()).ok());
         Self { path, directory }
+    }
+
+    /// Where the leaf is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The leaf's directory, for starting a process in it.

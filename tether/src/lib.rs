@@ -21,8 +21,10 @@ pub mod cgroup;
 pub mod clock;
 pub mod config;
 pub mod console;
+pub mod entropy;
 pub mod environment;
 pub mod host;
+pub mod hotplug;
 pub mod identity;
 pub mod inside;
 pub mod ladder;
@@ -37,17 +39,21 @@ pub mod ready;
 pub mod reap;
 pub mod relay;
 pub mod report;
+pub mod reserve;
 pub mod rootfs;
 pub mod session;
 pub mod sessions;
 pub mod signal;
 pub mod stdio;
 pub mod sys;
+pub mod timekeeper;
 pub mod uevent;
+pub mod upkeep;
 pub mod uplink;
 pub mod user;
 
 use std::fs;
+use std::path::Path;
 
 use tracing::{error, info, warn};
 
@@ -72,6 +78,9 @@ pub fn run() -> ! {
         warn!("standard descriptors cannot be redirected: {errno}");
     }
     filesystems::tune();
+    cgroup::enable_controllers(Path::new(cgroup::TREE));
+    reserve::protect_agent(Path::new(cgroup::TREE));
+    hotplug::prefer_automatic(Path::new(hotplug::SYS));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(agent::run(&switches)),

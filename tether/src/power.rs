@@ -1,25 +1,39 @@
 //! The end of the machine: everything stopped, written and unmounted, then off. PID 1 never just exits.
+//!
+//! In order: frozen disks are thawed, every process is killed and collected, everything is written and
+//! unmounted, the power goes off. Each step has a limit: a process that hangs in the kernel or a disk that
+//! does not answer must not keep the machine on. The exit record has gone before all of this (see
+//! [`crate::agent`]); what is left to say goes to the console.
 
+use std::fs;
 use std::os::fd::AsFd;
 use std::panic::{self, PanicHookInfo};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid, sync};
 use tracing::{error, info, warn};
 
-use crate::inside::freezer;
-use crate::rootfs::MOUNT_POINT;
-use crate::{reap, sys};
+use crate::reap;
+use crate::sys::{self, Cloned};
 
 /// How long killed processes may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the disks may take to have everything: a fifth of the memory at most (`vm.dirty_ratio`), on a
+/// slow disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(300);
+
+/// The same after a panic, when what counts is that the machine stops.
+const PANIC_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends all processes, writes everything to disk and powers off.
 pub fn off() -> ! {
@@ -38,51 +52,126 @@ pub fn restart() -> ! {
 }
 
 fn end_all() {
+    let disks = disks(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+    disks.iter().for_each(|disk| thaw(disk));
     // Every process but this one. Those of a container die with its PID 1 at the latest.
     let _none_left = sys::kill(Pid::from_raw(-1), libc::SIGKILL);
-    wait_for_all();
-    release_disk();
+    let none = || {
+        reap::collect();
+        waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) == Err(Errno::ECHILD)
+    };
+    if !await_children(PATIENCE, none) {
+        warn!("some processes do not end, the machine stops without them");
+    }
+    within(DISK_PATIENCE, || release(&disks));
 }
 
-/// Collects children until none is left, or until [`PATIENCE`] is over: a process that hangs in the kernel on
-/// a dead device cannot be killed and must not keep the machine on.
-fn wait_for_all() {
+/// Where file systems with a device of their own are mounted, as a `mountinfo` text tells it (proc(5)): the
+/// last mounted first.
+fn disks(mountinfo: &str) -> Vec<String> {
+    let mut disks: Vec<String> = mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (place, device) = line.split_once(" - ")?;
+            let target = place.split(' ').nth(4)?;
+            let source = device.split(' ').nth(1)?;
+            source.starts_with("/dev/").then(|| unescaped(target))
+        })
+        .collect();
+    disks.reverse();
+    disks
+}
+
+/// The kernel writes blanks and the like as a backslash and three octal digits.
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                plain.push_str(part.get(3..).unwrap_or_default());
+            }
+            None => {
+                plain.push('\\');
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
+}
+
+/// Lets writes go on that somebody has suspended: who waits for them could not be killed.
+fn thaw(disk: &str) {
+    let directory =
+        open(disk, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    if directory.is_ok_and(|directory| sys::thaw(&directory).is_ok()) {
+        warn!("the disk at {disk} was frozen, and is thawed");
+    }
+}
+
+/// Writes everything and unmounts; when something still holds a disk, leaves it clean by other means.
+fn release(disks: &[String]) {
+    sync();
+    let held = disks.iter().filter(|disk| {
+        let disk = disk.as_str();
+        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        umount2(disk, MntFlags::empty()).is_err()
+            && mount(None::<&str>, disk, None::<&str>, read_only, None::<&str>).is_err()
+    });
+    if held.count() > 0 {
+        // Remounts all file systems read-only by force (Documentation/admin-guide/sysrq.rst). After the sync
+        // the journal covers whatever this misses.
+        let _forced = fs::write("/proc/sysrq-trigger", "u");
+    }
+}
+
+/// Does something that may hang in the kernel, in a process of its own, and waits for no longer than `limit`.
+fn within(limit: Duration, work: impl FnOnce()) {
+    match sys::clone_process(0, None) {
+        Ok(Cloned::Child) => {
+            work();
+            sys::exit_now(0)
+        }
+        Ok(Cloned::Parent(child)) => {
+            let gone = || {
+                waitpid(child, Some(WaitPidFlag::WNOHANG))
+                    != Ok(nix::sys::wait::WaitStatus::StillAlive)
+            };
+            if !await_children(limit, gone) {
+                error!("the disks do not answer, the machine stops without them");
+            }
+        }
+        // Better late than not at all.
+        Err(_no_process) => work(),
+    }
+}
+
+/// Waits until it `is_so`, asked anew whenever a child has ended; whether it came to be within `limit`.
+fn await_children(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let mut sigchld = SigSet::empty();
     sigchld.add(Signal::SIGCHLD);
     // Blocked and awaited: the order "look, then wait" has no gap then.
     let watched =
         sigchld.thread_block().and_then(|()| SignalFd::with_flags(&sigchld, SfdFlags::SFD_CLOEXEC));
-    let Ok(watched) = watched else { return };
-    let end = Instant::now() + PATIENCE;
-    while waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) != Err(Errno::ECHILD) {
-        reap::collect();
-        let left = PollTimeout::try_from(end.saturating_duration_since(Instant::now()))
-            .unwrap_or(PollTimeout::ZERO);
-        if left == PollTimeout::ZERO {
-            return warn!("some processes do not end, the machine stops without them");
+    let Ok(watched) = watched else { return is_so() };
+    let end = Instant::now() + limit;
+    while !is_so() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
         }
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         if let Ok(1..) = poll(&mut [PollFd::new(watched.as_fd(), PollFlags::POLLIN)], left) {
             // Taken off, so that the next wait is for the next one.
             let _taken = watched.read_signal();
         }
     }
-}
-
-/// Unmounts the container's disk; when something still holds it, leaves it clean by other means.
-fn release_disk() {
-    // Nothing can be written to a frozen disk, and nobody is left to thaw it.
-    freezer::thaw_now();
-    sync();
-    if umount2(MOUNT_POINT, MntFlags::empty()).is_err() {
-        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        // Not mounted at all is the one expected failure; after sync the journal covers any other.
-        let _not_mounted = mount(None::<&str>, MOUNT_POINT, None::<&str>, read_only, None::<&str>);
-    }
+    true
 }
 
 /// Powers off now.
 fn cut() -> ! {
-    sync();
     let refused = reboot(RebootMode::RB_POWER_OFF);
     // Only a machine without a power switch gets here; stopping is the next best thing.
     error!("power off refused: {refused:?}");
@@ -100,11 +189,38 @@ pub fn guard() {
     let _refused = set_cad_enabled(false);
 }
 
+/// The last line of the console is what the host's side tells of a VM that ends without an exit record, so
+/// the panic is the last thing that is said, and in one line.
 fn report_panic(info: &PanicHookInfo<'_>) {
-    error!("panic: {info}; this is a defect of the agent, the machine stops");
+    let text = info.payload_as_str().unwrap_or("no text").replace('\n', " ");
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
     // The child of a clone shares this hook until its exec; only PID 1 of the machine has a power switch,
     // and inside a PID namespace the child is PID 1 too, but its reboot ends only the namespace (pid_namespaces(7)).
     if getpid() == Pid::from_raw(1) {
+        within(PANIC_PATIENCE, sync);
+        error!("panic at {place}: {text}; this is a defect of the agent, the machine stops");
         cut();
+    }
+    error!("panic at {place}: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_what_has_a_device_the_last_mounted_first() {
+        let mountinfo = "21 1 0:19 / /proc rw - proc proc rw\n\
+            30 1 8:0 / /containerfs rw,noatime - ext4 /dev/sda rw\n\
+            31 30 8:16 / /containerfs/my\\040data rw shared:1 - ext4 /dev/sdb rw\n\
+            32 1 0:33 / /run rw - tmpfs tmpfs rw\nodd\n";
+        assert_eq!(disks(mountinfo), ["/containerfs/my data", "/containerfs"]);
+    }
+
+    #[test]
+    fn escapes_are_the_kernels() {
+        for (text, plain) in [("/a", "/a"), ("/a\\011b\\134", "/a\tb\\"), ("/x\\9z", "/x\\9z")] {
+            assert_eq!(unescaped(text), plain);
+        }
     }
 }

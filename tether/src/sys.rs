@@ -21,6 +21,8 @@ mod ioctl {
     nix::ioctl_read_bad!(tiocgptn, libc::TIOCGPTN, libc::c_uint);
     nix::ioctl_readwrite_bad!(siocgifflags, libc::SIOCGIFFLAGS, libc::ifreq);
     nix::ioctl_readwrite!(fifreeze, b'X', 119, libc::c_int);
+    // random(4): _IOW('R', 0x03, int[2]).
+    nix::ioctl_write_ptr!(rndaddentropy, b'R', 0x03, [libc::c_int; 2]);
     nix::ioctl_readwrite!(fithaw, b'X', 120, libc::c_int);
     nix::ioctl_write_ptr_bad!(siocsifflags, libc::SIOCSIFFLAGS, libc::ifreq);
 }
@@ -392,6 +394,58 @@ pub fn random(buffer: &mut [u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Gives bytes to the kernel's random generator, and vouches for them if `secret`: that nobody else can know
+/// them, so that they count as entropy.
+///
+/// # Errors
+///
+/// The kernel's (random(4)).
+pub fn add_entropy(device: &OwnedFd, bytes: &[u8; 32], secret: bool) -> Result<(), Errno> {
+    /// The kernel's struct rand_pool_info with its bytes.
+    #[repr(C)]
+    struct Pool {
+        entropy_bits: libc::c_int,
+        size: libc::c_int,
+        bytes: [u8; 32],
+    }
+    let pool = Pool { entropy_bits: if secret { 256 } else { 0 }, size: 32, bytes: *bytes };
+    // JUSTIFICATION: bytes that are only written to the device are not counted.
+    // SAFETY: the descriptor is open; `pool` is a valid rand_pool_info during the call, its size is that of its bytes.
+    unsafe { ioctl::rndaddentropy(device.as_raw_fd(), (&raw const pool).cast()) }.map(drop)
+}
+
+/// Sets the wall clock, to microseconds since the Unix epoch.
+///
+/// # Errors
+///
+/// `EINVAL` for a time before the epoch, or before the machine's start.
+pub fn set_clock(wall_us: i64) -> Result<(), Errno> {
+    let time = libc::timespec {
+        tv_sec: wall_us.div_euclid(1_000_000),
+        tv_nsec: wall_us.rem_euclid(1_000_000) * 1000,
+    };
+    // JUSTIFICATION: nix has no wrapper that sets a clock.
+    // SAFETY: `time` is a valid timespec during the call.
+    Errno::result(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) }).map(drop)
+}
+
+/// Has the kernel make the wall clock run faster or slower until it has gained this many microseconds; 0 ends
+/// an earlier request.
+///
+/// # Errors
+///
+/// The kernel's (adjtime(3)).
+pub fn slew_clock(micros: i64) -> Result<(), Errno> {
+    // JUSTIFICATION: the request is a C struct with padding of its own; nix has no wrapper.
+    // SAFETY: all-zero bytes are a valid timex, one that asks for nothing.
+    let mut request: libc::timex = unsafe { std::mem::zeroed() };
+    request.modes = libc::ADJ_OFFSET_SINGLESHOT;
+    request.offset = micros;
+    // JUSTIFICATION: as above.
+    // SAFETY: `request` is a valid timex during the call.
+    Errno::result(unsafe { libc::adjtimex(&raw mut request) }).map(drop)
 }
 
 /// Registers a descriptor with the runtime, so that its readiness can be awaited.

@@ -70,6 +70,7 @@ pub struct Uplink {
     /// Bytes read of `to_guest`.
     heard: u64,
     outbox: Vec<u8>,
+    sessions: u64,
 }
 
 impl Uplink {
@@ -90,6 +91,7 @@ impl Uplink {
             requests: message::Reader::default(),
             heard: 0,
             outbox: Vec::new(),
+            sessions: 0,
         })
     }
 
@@ -116,6 +118,11 @@ impl Uplink {
     /// Says something to the multiplexer; it goes out in the turns to come.
     pub fn say(&mut self, body: guest::Body) {
         message::put(&GuestMessage { body: Some(body) }, &mut self.outbox);
+    }
+
+    /// How many sessions there have been with the multiplexer.
+    pub fn sessions(&self) -> u64 {
+        self.sessions
     }
 
     /// Whether everything said and written has been taken over, durably, by the multiplexer.
@@ -187,6 +194,7 @@ impl Uplink {
         match event {
             Event::Established { peer, peer_is_new } => {
                 info!("link is up, protocol {}", peer.proto);
+                self.sessions += 1;
                 if peer_is_new {
                     self.renew_requests()?;
                 }

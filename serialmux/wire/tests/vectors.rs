@@ -8,7 +8,9 @@ use std::fs;
 use std::path::PathBuf;
 use wire::chunk::{Reader, Stream, Writer};
 use wire::handshake::{GuestHello, MuxHello};
-use wire::message::{GuestMessage, Label, MuxMessage, guest, label, mux, put as put_message, upkeep};
+use wire::message::{
+    GuestMessage, Label, MuxMessage, guest, label, mux, put as put_message, upkeep,
+};
 use wire::packet::{Header, Kind, clear};
 use wire::record::{Ack, Record, Records, put};
 use wire::{

@@ -45,6 +45,10 @@ impl Agent {
     ///
     /// What a start that was waited for cannot do without.
     pub(super) fn request(&mut self, message: MuxMessage) -> Result<(), AgentError> {
+        // Before anything is logged: a seed is a secret.
+        if message.body.as_ref().is_some_and(|body| self.upkeep.take(body)) {
+            return Ok(());
+        }
         debug!("request {message:?}");
         let answer = match message.body {
             Some(mux::Body::Diagnose(_)) => Answer::Done(self.diagnosis().encode_to_vec()),

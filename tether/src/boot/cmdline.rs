@@ -1,6 +1,7 @@
 //! The few switches that must be known before any config is read, from the kernel command line.
 //!
 //! `tether.disk_timeout=SECONDS` (default 30): how long to wait for the disk labeled `containerfs`.
+//! `tether.panic=SECONDS`: has the agent fail on purpose that long after its start, to see what comes of it.
 //! `tether.log=error|warn|info|debug|trace` (default info): how much the log says.
 
 use std::time::Duration;
@@ -12,6 +13,8 @@ use tracing::Level;
 pub struct Switches {
     /// How long to wait for the container's disk.
     pub disk_timeout: Duration,
+    /// When to fail on purpose; never if absent.
+    pub panic_after: Option<Duration>,
     /// The most detailed level that is logged.
     pub log: Level,
     /// Switches named `tether.*` that were not understood, to be warned about.
@@ -20,7 +23,12 @@ pub struct Switches {
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { disk_timeout: Duration::from_secs(30), log: Level::INFO, unknown: Vec::new() }
+        Self {
+            disk_timeout: Duration::from_secs(30),
+            panic_after: None,
+            log: Level::INFO,
+            unknown: Vec::new(),
+        }
     }
 }
 
@@ -45,6 +53,10 @@ impl Switches {
                 let seconds: u64 = value.parse().ok()?;
                 self.disk_timeout = Duration::from_secs(seconds.min(3600));
             }
+            ("panic", value) => {
+                let seconds: u64 = value.parse().ok()?;
+                self.panic_after = Some(Duration::from_secs(seconds.min(3600)));
+            }
             ("log", value) => self.log = value.parse().ok()?,
             _ => return None,
         }
@@ -59,10 +71,11 @@ mod tests {
     #[test]
     fn switches_are_found_between_other_words() {
         let switches = Switches::parse(
-            "console=ttyS1 tether.disk_timeout=3 quiet tether.log=trace panic=-1\n",
+            "console=ttyS1 tether.disk_timeout=3 quiet tether.log=trace tether.panic=0 panic=-1\n",
         );
         assert_eq!(switches.disk_timeout, Duration::from_secs(3));
         assert_eq!(switches.log, Level::TRACE);
+        assert_eq!(switches.panic_after, Some(Duration::ZERO));
         assert!(switches.unknown.is_empty());
     }
 

@@ -1,0 +1,89 @@
+//! What the agent does for the machine besides its container: clock, random generator, added hardware, bounds.
+//!
+//! Driven by the agent's loop: each turn, each announcement of the kernel and each message of the multiplexer
+//! passes by here.
+
+use std::path::{Path, PathBuf};
+
+use guestinfo::{Protection, Spec};
+use tokio::time::Instant;
+use wire::message::mux;
+
+use crate::boot::cmdline::Switches;
+use crate::entropy;
+use crate::hotplug::{self, Added, SYS};
+use crate::reserve::{Bounds, Capacity};
+use crate::timekeeper::Timekeeper;
+use crate::uevent::Announcement;
+use crate::uplink::Uplink;
+
+/// The agent's other duties.
+#[derive(Debug)]
+pub struct Upkeep {
+    clock: Timekeeper,
+    is_sealed: bool,
+    /// The container's cgroup, once there is one.
+    container: Option<PathBuf>,
+    /// When to fail on purpose.
+    panic_at: Option<Instant>,
+}
+
+impl Upkeep {
+    /// Of a machine that has just started.
+    pub fn new(switches: &Switches, spec: &Spec) -> Self {
+        Self {
+            clock: Timekeeper::new(),
+            is_sealed: spec.link.protection == Protection::Sealed,
+            container: None,
+            panic_at: switches.panic_after.map(|after| Instant::now() + after),
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Panics
+    ///
+    /// When the kernel command line asks for it.
+    pub fn turn(&mut self, uplink: &mut Uplink) {
+        self.clock.turn(uplink);
+        let is_due = self.panic_at.is_some_and(|at| at <= Instant::now());
+        assert!(!is_due, "tether.panic on the kernel command line asks for it");
+    }
+
+    /// When the next [`Self::turn`] is due even if nothing happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.clock.deadline(), self.panic_at].into_iter().flatten().min()
+    }
+
+    /// Takes a message if it is about one of these duties; whether it was.
+    pub fn take(&mut self, message: &mux::Body) -> bool {
+        match message {
+            mux::Body::Time(time) => self.clock.answered(*time),
+            mux::Body::Seed(seed) => entropy::add(&seed.bytes, self.is_sealed),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Bounds the container's cgroup by what the config and the machine allow, from now on.
+    pub fn bound(&mut self, cgroup: &Path, spec: &Spec) {
+        Bounds::of(&spec.container, Capacity::read()).set(cgroup);
+        self.container = Some(cgroup.to_owned());
+    }
+
+    /// Takes note of a device.
+    pub fn announce(&mut self, announcement: &Announcement, spec: &Spec) {
+        let grown = match announcement {
+            Announcement::Event(event) => {
+                hotplug::announce(Path::new(SYS), event) == Some(Added::Memory)
+            }
+            Announcement::Overrun => {
+                hotplug::look(Path::new(SYS));
+                true
+            }
+        };
+        if let Some(container) = self.container.clone().filter(|_| grown) {
+            self.bound(&container, spec);
+        }
+    }
+}
