@@ -342,6 +342,17 @@ fn group() -> Option<OwnedFd> {
     open(&path, flags, Mode::empty()).ok()
 }
 
+/// An archive's names may be long, and all of it must fit in the pipe.
+fn cut(mut text: String) -> String {
+    const MAX_TEXT: usize = 8 * 1024;
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// The child's life.
 fn run(
     out: OwnedFd,
@@ -367,9 +378,10 @@ fn run(
     });
     let (error, body) = match result {
         Ok(body) => (String::new(), body),
-        Err(error) => (error.to_string(), Vec::new()),
+        Err(error) => (cut(error.to_string()), Vec::new()),
     };
-    let reply = guest::Reply { request: 0, error, body }.encode_to_vec();
+    // The agent knows the request; but a message of nothing but defaults would be no bytes at all.
+    let reply = guest::Reply { request: 1, error, body }.encode_to_vec();
     // The only reader is the agent; when even this write fails, there is nobody left to tell.
     let _unreported = write(outcome.as_fd(), &reply);
     sys::exit_now(0)

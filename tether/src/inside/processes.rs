@@ -82,12 +82,16 @@ fn members(group: &Path) -> Vec<u32> {
     let mut n_groups = 0;
     while let Some(group) = groups.pop() {
         n_groups += 1;
+        if n_groups > MAX_GROUPS {
+            break;
+        }
         let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
         // Threaded cgroups cannot be read this way, and show their processes above.
         found.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
         let below = fs::read_dir(&group).into_iter().flatten().flatten();
         let dirs = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        groups.extend(dirs.map(|entry| entry.path()).take(MAX_GROUPS - n_groups.min(MAX_GROUPS)));
+        groups.extend(dirs.map(|entry| entry.path()).take(MAX_GROUPS));
+        groups.truncate(MAX_GROUPS);
     }
     found.sort_unstable();
     found.dedup();

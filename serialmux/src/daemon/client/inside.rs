@@ -3,7 +3,7 @@
 use super::{Handle, Refusal, Reply, ask, hangup, send};
 use crate::api::inside::{self as api, Change};
 use crate::api::{Input, Receiver, Request, Sender, answer, input, request};
-use crate::daemon::container::Ends;
+use crate::daemon::container::{Ends, Input as Incoming};
 use crate::daemon::events::{Event, Events};
 use crate::difference::{self, ImagePaths};
 use bytes::Bytes;
@@ -128,7 +128,6 @@ pub(super) async fn copy_in(
     let (pieces, from) = mpsc::channel(PIECES);
     let body = mux::Body::CopyIn(place.unwrap_or_default());
     let mut reply = handle.stream(body, Ends::Down(from)).await;
-    let mut pieces = Some(pieces);
     loop {
         let input = tokio::select! {
             // Before its end, too: an archive may be refused at its first entry.
@@ -143,12 +142,10 @@ pub(super) async fn copy_in(
         let eof = || hangup(io::ErrorKind::UnexpectedEof.into());
         match input.map_err(hangup)?.ok_or_else(eof)?.body {
             Some(input::Body::Bytes(bytes)) => {
-                if let Some(pieces) = &pieces {
-                    // The guest reads no more when it has found a fault, which its reply tells.
-                    drop(pieces.send(bytes).await);
-                }
+                // The guest reads no more when it has found a fault, which its reply tells.
+                drop(pieces.send(Incoming::Bytes(bytes)).await);
             }
-            Some(input::Body::End(_)) => pieces = None,
+            Some(input::Body::End(_)) => drop(pieces.send(Incoming::End).await),
             None => {}
         }
     }

@@ -4,6 +4,7 @@
 //! the channel with it. A client that does not read stops its own channel only. A guest opens a stream when it
 //! takes the request on; one that nobody here has asked for (any more) is refused.
 
+use super::handle::Input;
 use bytes::Bytes;
 use futures_util::task::noop_waker_ref;
 use std::collections::BTreeMap;
@@ -23,14 +24,14 @@ const MAX_EXPECTED: usize = 256;
 pub(crate) enum Ends {
     /// What the guest sends goes here.
     Up(mpsc::Sender<Bytes>),
-    /// What comes from here goes to the guest; its end, too.
-    Down(mpsc::Receiver<Bytes>),
+    /// What comes from here goes to the guest. Without its end, the guest is told that it is not whole.
+    Down(mpsc::Receiver<Input>),
 }
 
 #[derive(Debug)]
 enum Stream {
     Up { client: PollSender<Bytes>, reserved: bool, taken: u64 },
-    Down { client: mpsc::Receiver<Bytes>, pending: Bytes, ended: bool },
+    Down { client: mpsc::Receiver<Input>, pending: Bytes, ended: bool, told: bool },
 }
 
 /// The streams of one guest.
@@ -71,7 +72,7 @@ impl Streams {
                 Stream::Up { client: PollSender::new(client), reserved: false, taken: 0 }
             }
             (Some(Ends::Down(client)), Direction::ToGuest) => {
-                Stream::Down { client, pending: Bytes::new(), ended: false }
+                Stream::Down { client, pending: Bytes::new(), ended: false, told: false }
             }
             _ => return link.refuse(channel),
         };
@@ -152,19 +153,21 @@ impl Stream {
                 }
                 link.release(channel, *taken);
             },
-            Self::Down { client, pending, ended } => loop {
+            Self::Down { client, pending, ended, told } => loop {
                 if pending.is_empty() && !*ended {
                     match client.poll_recv(&mut context) {
                         Poll::Pending => return true,
-                        Poll::Ready(None) => {
-                            *ended = true;
-                            link.finish(channel);
-                        }
-                        Poll::Ready(Some(bytes)) => *pending = bytes,
+                        Poll::Ready(None) => return false,
+                        Poll::Ready(Some(Input::End)) => *ended = true,
+                        Poll::Ready(Some(Input::Bytes(bytes))) => *pending = bytes,
                     }
                 }
                 let n = link.write(channel, pending);
                 bytes::Buf::advance(pending, n);
+                if *ended && pending.is_empty() && !*told {
+                    *told = true;
+                    link.finish(channel);
+                }
                 if !pending.is_empty() || *ended {
                     return true;
                 }
@@ -184,11 +187,15 @@ impl Stream {
                     true
                 }
             },
-            Self::Down { client, pending, ended } if pending.is_empty() && !*ended => {
+            Self::Down { client, pending, ended, .. } if pending.is_empty() && !*ended => {
                 match client.poll_recv(context) {
                     Poll::Pending => false,
-                    Poll::Ready(Some(bytes)) => {
+                    Poll::Ready(Some(Input::Bytes(bytes))) => {
                         *pending = bytes;
+                        true
+                    }
+                    Poll::Ready(Some(Input::End)) => {
+                        *ended = true;
                         true
                     }
                     // Found again by the turn, as a channel that is closed stays so.

@@ -1,0 +1,241 @@
+//! The test cases of VIC's own suite, by their numbers in our list, and what stands for each of them here.
+//!
+//! A case is proven by a test of the name that stands there, or proven but for something; what belongs to vSphere,
+//! to the Docker API or to things that are not there yet has a reason instead, and what is only missing is `Open`.
+//! Who writes a test for a case enters it here. The test below asserts that each test that is named exists.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use qemu_tests::{Checkout, record};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// What stands for a case.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Tests of these names.
+    Tests(&'static [&'static str]),
+    /// A test of this name, but for this.
+    Partly(&'static str, &'static str),
+    /// Nothing, and why.
+    No(&'static str),
+    /// Nothing so far: it belongs here, and is to be done.
+    Open,
+}
+use Place::{No, Open, Partly, Tests};
+
+const API: &str = "the Docker API's, which serialmux does not serve yet";
+const NETWORK: &str = "no network is configured in a VM yet";
+const VOLUMES: &str = "no volumes yet";
+const VSPHERE: &str = "vSphere's: no such operation on QEMU";
+const IMAGES: &str = "an application image, which would have to be pulled from a registry";
+
+const CASES: [(u16, Place); 126] = [
+    // Attach.
+    (1, Tests(&["a_vm_in_the_background_is_followed_attached_to_and_remembered"])),
+    (
+        2,
+        Partly(
+            "a_vm_in_the_background_is_followed_attached_to_and_remembered",
+            "the text is not Docker's word for word",
+        ),
+    ),
+    (3, Tests(&["a_vm_in_the_background_is_followed_attached_to_and_remembered"])),
+    (4, Partly("input_passes_through_with_its_end", "not five times with one container")),
+    (6, Partly("a_shell_edits_its_line_and_remembers", "not five times with one container")),
+    (7, Tests(&["a_printed_vmx_can_be_edited_and_started"])),
+    (8, Tests(&["detaching_leaves_it_running_and_attaching_finds_it_again"])),
+    (9, Tests(&["a_vm_in_the_background_is_followed_attached_to_and_remembered"])),
+    (11, Partly("five_megabytes_of_noise_arrive_as_they_left", "without a terminal only")),
+    (12, No(IMAGES)),
+    (13, Open),
+    (14, Open),
+    (16, No(IMAGES)),
+    // Run, create, start.
+    (17, Tests(&["the_exit_code_is_the_commands"])),
+    (18, Tests(&["the_exit_code_is_the_commands"])),
+    (19, Tests(&["input_passes_through_with_its_end"])),
+    (21, No(NETWORK)),
+    (22, No(NETWORK)),
+    (
+        23,
+        Partly("options_are_seen_inside", "it is process 1 and sees no other; no ps is run inside"),
+    ),
+    (24, Open),
+    (26, Tests(&["a_command_says_hello_and_its_vm_is_gone"])),
+    (27, Partly("four_vms_run_at_once_and_each_is_itself", "four at once")),
+    (28, No(VOLUMES)),
+    (29, Partly("options_are_seen_inside", "the domain is not asked for")),
+    (31, No(NETWORK)),
+    (32, No(VOLUMES)),
+    (33, No(VOLUMES)),
+    (34, No(VOLUMES)),
+    (41, No(VSPHERE)),
+    (42, Partly("four_vms_run_at_once_and_each_is_itself", "four at once")),
+    (43, Partly("a_debian_root_file_system_runs", "busybox's ls is not listed")),
+    (46, No("a container sees its image's /lib/modules; the kernel's own are the agent's")),
+    (47, No(IMAGES)),
+    (48, Partly("four_vms_run_at_once_and_each_is_itself", "four at once")),
+    // Stop, kill, restart.
+    (51, Open),
+    (52, Open),
+    (53, Open),
+    (54, Open),
+    (56, No(VSPHERE)),
+    (59, Tests(&["a_vm_in_the_background_is_followed_attached_to_and_remembered"])),
+    (61, Open),
+    (62, Partly("a_vm_in_the_background_is_followed_attached_to_and_remembered", "asked by logs")),
+    (63, No(IMAGES)),
+    (64, Open),
+    (66, Open),
+    (67, Tests(&["the_power_button_stops_the_container_in_order"])),
+    (68, No(VSPHERE)),
+    (69, No(NETWORK)),
+    (
+        71,
+        Partly(
+            "an_interrupt_at_any_moment_of_a_first_run_does_not_disturb_the_next",
+            "removed by force while it boots",
+        ),
+    ),
+    // Logs.
+    (72, Tests(&["the_tail_is_the_last_lines_however_they_were_cut"])),
+    (73, Tests(&["a_vm_in_the_background_is_followed_attached_to_and_remembered"])),
+    (
+        74,
+        Partly(
+            "an_interrupt_reaches_the_process_and_its_own_answer_counts",
+            "INT, and not through logs",
+        ),
+    ),
+    (76, Tests(&["five_megabytes_of_noise_arrive_as_they_left"])),
+    (77, Tests(&["five_megabytes_of_text_arrive_as_they_left"])),
+    (78, Partly("all_forms_of_a_moment_are_read", "not against a running clock")),
+    (79, Partly("a_vm_of_vics_keys_runs_exactly_what_they_say", "other arguments")),
+    (81, Tests(&["a_daemon_killed_amid_output_loses_nothing"])),
+    (82, No("logs are not forwarded to syslog")),
+    (83, No(VSPHERE)),
+    // Exec.
+    (84, Open),
+    (86, Open),
+    (87, Open),
+    (88, Open),
+    (89, Open),
+    (91, Open),
+    (92, Open),
+    (93, Open),
+    (94, No("the agent is in no namespace of the container and does not show there, on purpose")),
+    (96, No("a disk is not committed to an image")),
+    // Users.
+    (97, Tests(&["what_an_oci_image_says_about_its_process_is_honored"])),
+    (98, Open),
+    (99, Tests(&["processes_are_listed_without_a_program_inside"])),
+    (101, Open),
+    (102, Open),
+    // ps, inspect, wait, events.
+    (103, Tests(&["a_vm_in_the_background_is_followed_attached_to_and_remembered"])),
+    (104, Partly("options_are_seen_inside", "seen inside, not by inspect")),
+    (106, No(NETWORK)),
+    (107, No(NETWORK)),
+    (108, Partly("a_vm_in_the_background_is_followed_attached_to_and_remembered", "without ports")),
+    (109, No(VSPHERE)),
+    (111, Tests(&["memory_that_runs_out_is_an_event"])),
+    (112, Partly("a_qemu_that_dies_is_an_error_and_no_wait_without_end", "without ports")),
+    (113, No(VSPHERE)),
+    (114, Tests(&["a_vm_in_the_background_is_followed_attached_to_and_remembered"])),
+    (116, No(VSPHERE)),
+    // Networks.
+    (117, No(NETWORK)),
+    (118, No(NETWORK)),
+    (119, No(NETWORK)),
+    (121, No(NETWORK)),
+    (122, No(NETWORK)),
+    (123, No(NETWORK)),
+    (124, No(NETWORK)),
+    (126, No(NETWORK)),
+    (127, No(NETWORK)),
+    (128, No(NETWORK)),
+    (
+        129,
+        Partly("vic_138_copies_go_where_docker_puts_them", "while it runs, not before its start"),
+    ),
+    // Volumes, diff, cp.
+    (131, No(VOLUMES)),
+    (132, No(VOLUMES)),
+    (133, No(VOLUMES)),
+    (134, No(VOLUMES)),
+    (136, No(VOLUMES)),
+    (137, Tests(&["vic_137_a_disk_is_compared_with_its_image"])),
+    (138, Tests(&["vic_138_copies_go_where_docker_puts_them"])),
+    (139, Partly("vic_139_ten_copies_in_and_out_at_once", "the disk, not a volume")),
+    (141, Tests(&["vic_141_no_archive_reaches_outside"])),
+    (142, No("a disk is not committed to an image")),
+    // Moves, restarts of the VCH, compose, applications.
+    (143, No(VSPHERE)),
+    (144, Partly("a_vm_that_stood_still_goes_on", "suspended and resumed, not moved")),
+    (146, No(VSPHERE)),
+    (147, No(VSPHERE)),
+    (148, No(VSPHERE)),
+    (149, No(VSPHERE)),
+    (151, No(API)),
+    (152, Tests(&["what_a_container_uses_is_measured"])),
+    (153, No(VSPHERE)),
+    (154, No(API)),
+    (156, No(API)),
+    (157, No(API)),
+    (158, No(API)),
+    (159, No(API)),
+    (161, No(API)),
+    (162, No(API)),
+    (163, No(API)),
+    (164, No(API)),
+    (166, No(API)),
+    (167, No(IMAGES)),
+];
+
+#[test]
+fn every_test_that_stands_for_a_case_of_vic_exists() {
+    let root = Checkout::here().root;
+    let mut known = BTreeSet::new();
+    for dir in ["qemu-tests/tests", "serialmux/src", "serialmux/tests", "tether/src"] {
+        collect(&root.join(dir), &mut known);
+    }
+    let (mut last, mut n_open) = (0, 0);
+    for (number, place) in CASES {
+        assert!(number > last, "case {number} is out of order");
+        last = number;
+        let names = match place {
+            Tests(names) => names.to_vec(),
+            Partly(name, but) => {
+                assert!(!but.is_empty(), "case {number}");
+                vec![name]
+            }
+            No(reason) => {
+                assert!(!reason.is_empty(), "case {number}");
+                continue;
+            }
+            Open => {
+                n_open += 1;
+                continue;
+            }
+        };
+        for name in names {
+            assert!(known.contains(name), "case {number}: there is no test {name}");
+        }
+    }
+    record(&format!("cases of VIC's suite: {} in all, {n_open} to be done", CASES.len()));
+}
+
+/// The names of all functions in a directory.
+fn collect(dir: &Path, known: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, known);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let names = text.lines().filter_map(|line| line.trim().strip_prefix("fn "));
+            known.extend(names.filter_map(|rest| rest.split_once("()")).map(|it| it.0.to_owned()));
+        }
+    }
+}
