@@ -17,6 +17,8 @@ enum Op {
     Reset { channel: u8, code: u8 },
     Roster(u8),
     Data { channel: u8, offset: u32, fin: bool, len: u16 },
+    Digest { channel: u8, offset: u32, ended: bool, state: u8 },
+    Used(u32),
     Skip(u16),
     Wait(u32),
     OwnOpen { to_guest: bool, class: u8 },
@@ -24,6 +26,7 @@ enum Op {
     OwnRead { channel: u8, len: u16 },
     OwnRelease { channel: u8, offset: u32 },
     OwnAccept { channel: u8, next: u32 },
+    OwnAcceptKnown { channel: u8, next: u16, content: u8 },
     OwnFinish(u8),
     OwnClose(u8),
     OwnAbandon(u8),
@@ -87,6 +90,11 @@ fuzz_target!(|input: (bool, Vec<Op>)| {
                 let offset = u64::from(offset % 300_000);
                 put(&mut body, &Record::Data { channel: id(channel), offset, fin, bytes });
             }
+            Op::Digest { channel, offset, ended, state } => {
+                let (channel, offset) = (id(channel), offset.into());
+                put(&mut body, &Record::Digest { channel, offset, ended, state: [state; 16] });
+            }
+            Op::Used(below) => put(&mut body, &Record::Used { below: below.into() }),
             Op::Skip(n) => forger.skip(n.into()),
             Op::Wait(us) => now += u64::from(us),
             Op::OwnOpen { to_guest, class: byte } => {
@@ -101,6 +109,11 @@ fuzz_target!(|input: (bool, Vec<Op>)| {
             Op::OwnRead { channel, len } => drop(link.read(id(channel), len.into())),
             Op::OwnRelease { channel, offset } => link.release(id(channel), offset.into()),
             Op::OwnAccept { channel, next } => link.accept(id(channel), next.into()),
+            Op::OwnAcceptKnown { channel, next, content } => {
+                let mut digest = link.blank_digest();
+                digest.update(&vec![content; next.into()]);
+                link.accept_known(id(channel), next.into(), digest);
+            }
             Op::OwnFinish(channel) => link.finish(id(channel)),
             Op::OwnClose(channel) => link.close(id(channel)),
             Op::OwnAbandon(channel) => link.abandon(id(channel)),

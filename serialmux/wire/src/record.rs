@@ -12,7 +12,7 @@
 //! | 07 | ROSTER | number of channels carried over | yes |
 //! | 08 | CLOSE | code, text length, text | no |
 //! | 10/11 | DATA (11: ends the stream) | channel, offset, length, bytes | yes |
-//! | 40 | DIGEST | length, channel, offset, 16 bytes | yes |
+//! | 40 | DIGEST | length, channel, offset, 1 if that is the end, 16 bytes | yes |
 //! | 41 | USED | length, lowest id never used | yes |
 //! | 40–7F | optional | length, skipped by who does not know it | yes |
 //!
@@ -93,6 +93,8 @@ pub enum Record<'a> {
         channel: ChannelId,
         /// How many bytes.
         offset: u64,
+        /// Whether the stream ended after them.
+        ended: bool,
         /// Their digest's state.
         state: [u8; STATE_LEN],
     },
@@ -203,10 +205,11 @@ pub fn put(out: &mut Vec<u8>, record: &Record<'_>) {
         }
         Record::Reset { channel, code } => numbers(out, 0x06, &[channel.0.into(), *code]),
         Record::Roster { carried } => numbers(out, 0x07, &[*carried]),
-        Record::Digest { channel, offset, state } => {
+        Record::Digest { channel, offset, ended, state } => {
             let mut body = Vec::with_capacity(32);
             varint::put(&mut body, channel.0.into());
             varint::put(&mut body, *offset);
+            body.push(u8::from(*ended));
             body.extend_from_slice(state);
             put_optional(out, DIGEST, &body);
         }
@@ -383,8 +386,9 @@ impl<'a> Records<'a> {
         }
         let channel = body.channel(kind)?;
         let offset = body.number(kind)?;
+        let ended = body.byte(kind)? & 1 == 1;
         let state = body.rest.first_chunk().ok_or(RecordError::Short(kind))?;
-        Ok(Record::Digest { channel, offset, state: *state })
+        Ok(Record::Digest { channel, offset, ended, state: *state })
     }
 
     fn skip(&mut self, kind: u8) -> Result<(), RecordError> {
@@ -447,7 +451,7 @@ mod tests {
         one(&Record::Release { channel, released: 2, limit: 9 });
         one(&Record::Reset { channel, code: 1 });
         one(&Record::Roster { carried: 2 });
-        one(&Record::Digest { channel, offset: 1 << 33, state: [7; STATE_LEN] });
+        one(&Record::Digest { channel, offset: 1 << 33, ended: true, state: [7; STATE_LEN] });
         one(&Record::Used { below: 70_001 });
         one(&Record::Close { code: 2, text });
         one(&Record::Data { channel, offset: 1 << 33, fin: true, bytes: b"tail" });

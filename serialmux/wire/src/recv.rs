@@ -73,15 +73,17 @@ impl RecvHalf {
         Self { digest: (self.next == 0).then_some(blank), ..self }
     }
 
-    /// What is here in order, as far as it is known.
-    pub(crate) fn digest(&self) -> Option<Digest> {
+    /// What is here in order, as far as it is known, and whether that is all there will be.
+    pub(crate) fn digest(&self) -> Option<(Digest, bool)> {
         let mut digest = self.digest?;
         digest.update(&self.unread);
-        Some(digest)
+        // Taken over with its end already durable, a stream is one place further than its bytes.
+        let ended = self.is_ended() || digest.offset() < self.next;
+        Some((digest, ended))
     }
 
     /// As [`digest`](Self::digest), when much has come since it was last told. Marks it as told.
-    pub(crate) fn news(&mut self) -> Option<Digest> {
+    pub(crate) fn news(&mut self) -> Option<(Digest, bool)> {
         const OFTEN: u64 = 64 * 1024;
         if self.next < self.told + OFTEN && self.fin != Some(self.next) {
             return None;

@@ -65,7 +65,10 @@ impl SendHalf {
 
     /// The receiver tells what it has. Returns whether that is what was written; a sender that does not
     /// know what came before it takes the receiver's word for it.
-    pub(crate) fn is_same(&mut self, theirs: &Digest) -> bool {
+    pub(crate) fn is_same(&mut self, theirs: &Digest, ended: bool) -> bool {
+        if ended && !(self.finished && theirs.offset() == self.end()) {
+            return false;
+        }
         let Some(mut own) = self.digest else {
             self.digest = Some(*theirs).filter(|theirs| theirs.offset() == self.base);
             return true;

@@ -84,7 +84,7 @@ fn records_are_as_released() {
         ("release", Record::Release { channel, released: 200, limit: 70_000 }),
         ("reset", Record::Reset { channel, code: 2 }),
         ("roster", Record::Roster { carried: 3 }),
-        ("digest", Record::Digest { channel, offset: 1 << 33, state: [0xd5; 16] }),
+        ("digest", Record::Digest { channel, offset: 1 << 33, ended: false, state: [0xd5; 16] }),
         ("used", Record::Used { below: 71 }),
         ("reset-rolled-back", Record::Reset { channel, code: 5 }),
         ("close", Record::Close { code: 1, text: "why" }),

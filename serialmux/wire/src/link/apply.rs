@@ -4,7 +4,7 @@ use super::inflight::{Carried, Told};
 use super::{Channel, Event, FIRST_CREDIT, Half, Link, Owes};
 use crate::channel::{ChannelId, Class, Direction};
 use crate::config::REWIND;
-use crate::digest::STATE_LEN;
+use crate::digest::Digest;
 use crate::record::{Ack, Record, RecordError, Records, ResetCode};
 use crate::recv::{RecvError, RecvHalf};
 use crate::send::SendHalf;
@@ -116,7 +116,9 @@ impl Link {
                 self.reset_received(channel, code);
                 self.check_roster();
             }
-            Record::Digest { channel, offset, state } => self.told(channel, offset, state)?,
+            Record::Digest { channel, offset, ended, state } => {
+                self.told(channel, &self.blank.resumed(offset, state), ended)?;
+            }
             Record::Used { below } => self.ids_used(below),
             Record::Roster { carried } => {
                 self.roster = Some(carried);
@@ -266,10 +268,9 @@ impl Link {
 
     // ---- what went back in time ----
 
-    fn told(&mut self, id: ChannelId, offset: u64, state: [u8; STATE_LEN]) -> Result<(), Breach> {
-        let theirs = self.blank.resumed(offset, state);
+    fn told(&mut self, id: ChannelId, theirs: &Digest, ended: bool) -> Result<(), Breach> {
         let Some(send) = self.sender(id)? else { return Ok(()) };
-        if !send.is_same(&theirs) {
+        if !send.is_same(theirs, ended) {
             self.rolled_back(id);
         }
         Ok(())

@@ -251,10 +251,10 @@ fn put_channel(
     }
     let Half::Recv(recv) = half else { return };
     // Before the ACCEPT and the RELEASE, after which the sender may no longer have the bytes.
-    let tell = |digest: Option<Digest>, records: &mut Vec<u8>| {
-        if let Some(digest) = digest.filter(|digest| digests && digest.offset() > 0) {
+    let tell = |known: Option<(Digest, bool)>, records: &mut Vec<u8>| {
+        if let Some((digest, ended)) = known.filter(|it| digests && (it.1 || it.0.offset() > 0)) {
             let (offset, state) = (digest.offset(), digest.state());
-            record::put(records, &Record::Digest { channel: id, offset, state });
+            record::put(records, &Record::Digest { channel: id, offset, ended, state });
         }
     };
     if (owes.open && *in_roster) || owes.accept {

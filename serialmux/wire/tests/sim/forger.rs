@@ -37,7 +37,7 @@ impl Forger {
         let hello = hello.get(1..).unwrap_or_default();
         let reply = GuestHello {
             proto: 1,
-            features: 0,
+            features: config.features,
             boot_id: vec![2; 16],
             agent: "forged".into(),
             max_packet: 4096,
@@ -61,11 +61,12 @@ impl Forger {
             boot_id: [2; 16],
             agent: "honest".into(),
         };
+        let features = config.features;
         let mut link = Link::guest(config, identity, entropy(), at);
         let hello = MuxHello {
             proto_min: 1,
             proto_max: 1,
-            features: 0,
+            features,
             instance: vec![1; 16],
             max_packet: 4096,
             nonce: 7,

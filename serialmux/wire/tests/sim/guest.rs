@@ -184,6 +184,12 @@ impl Guest {
         }
     }
 
+    /// Short channels that are still there, with their kinds.
+    pub(crate) fn visitors(&self) -> Vec<(ChannelId, u8)> {
+        let known = |it: &&(ChannelId, u8)| self.link.offset(it.0).is_some();
+        self.visitors.iter().filter(known).copied().collect()
+    }
+
     /// Whether nothing is left to do, and nothing left behind.
     pub(crate) fn is_done(&self) -> bool {
         let gone = |id: &ChannelId| self.link.offset(*id).is_none();

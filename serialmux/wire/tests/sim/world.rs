@@ -155,10 +155,11 @@ impl World {
     fn state(&self) -> String {
         let logs: Vec<_> = self.mux.logs.iter().map(|log| (log.written(), log.durable())).collect();
         format!(
-            "logs {logs:?} of {:?}, stdin {} of {}, guest {:?}, mux {:?}",
+            "logs {logs:?} of {:?}, stdin {} of {}, visitors {:?}, guest {:?}, mux {:?}",
             self.plan.output,
             self.guest.stdin_got.len(),
             self.mux.input.len(),
+            self.guest.visitors(),
             self.guest.link,
             self.mux.link
         )
