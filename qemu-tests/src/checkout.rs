@@ -77,6 +77,18 @@ impl Checkout {
         self.target.join("release").join(name)
     }
 
+    /// A program that tests bring in with cargo.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.tools().join("bin").join(name)
+    }
+
+    /// Where cargo puts those.
+    #[must_use]
+    pub fn tools(&self) -> PathBuf {
+        self.target.join("tools")
+    }
+
     /// The ISO that containerVMs boot.
     #[must_use]
     pub fn iso(&self) -> PathBuf {

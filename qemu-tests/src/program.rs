@@ -143,7 +143,7 @@ impl Program {
 
     /// Waits until `it_is_so`, for what nothing tells: it is looked at again and again.
     #[track_caller]
-    pub(crate) fn await_that(&self, what: &str, it_is_so: impl Fn() -> bool) {
+    pub fn await_that(&self, what: &str, it_is_so: impl Fn() -> bool) {
         self.await_on(&self.stderr, what, |output, _| match it_is_so() {
             true => Look::Found,
             false => output.look_for_end(AGAIN),

@@ -49,6 +49,7 @@ pub(crate) fn all(checkout: &Checkout, cli: &Cli) -> Result<Vec<Step>> {
         let name = if what == "ISO" { "build of bootstrap.iso" } else { "build of serialmux" };
         steps.push(Step { arguments, ..step(name, Kind::Boot, Judge::Build, "") });
     }
+    steps.extend(vsock(checkout));
     steps.push(boot(checkout, cli)?);
     if let Some(filter) = &cli.filter {
         for step in steps.iter_mut().filter(|step| step.judge == Judge::Tests) {
@@ -89,6 +90,17 @@ fn unit(cli: &Cli) -> Vec<Step> {
             &format!("{tests} -p qemu-tests --lib --bins --test {REPO} -- --show-output"),
         ),
     ]
+}
+
+/// A host's vsock without a kernel that serves it. Building it takes a minute, once.
+fn vsock(checkout: &Checkout) -> Option<Step> {
+    if checkout.tool("vhost-device-vsock").exists() {
+        return None;
+    }
+    let line = "install --locked --quiet --version =0.3.0 vhost-device-vsock --root";
+    let mut step = step("build of vhost-device-vsock", Kind::Boot, Judge::Status, line);
+    step.arguments.push(checkout.tools().display().to_string());
+    Some(step)
 }
 
 fn boot(checkout: &Checkout, cli: &Cli) -> Result<Step> {

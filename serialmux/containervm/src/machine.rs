@@ -8,12 +8,18 @@
 //! |---|---|
 //! | `containervm.boot` | `iso` (default): firmware boots the CD-ROM; `direct`: QEMU loads the kernel found on it, or on the installation's ISO when there is none |
 //!
+//! | `containervm.pipe` | what the VM has beside serial0 to reach its multiplexer: `uart` (default): nothing; `virtio`: a virtio-serial port on a second connection; `vsock`: a vsock device |
+//! | `containervm.pipe.fileName` | where the virtio-serial port leads, such as `tcp://127.0.0.1:2377` (default: where serial0 leads) |
+//! | `containervm.vsock.socket` | Unix socket of a vhost-user program such as vhost-device-vsock (default: the host's own vsock) |
+//! | `containervm.vsock.cid` | the VM's address on the host's own vsock (default: made from `uuid.bios`) |
+//!
 //! Relative file names count from the directory of the VMX file. A CD-ROM image called `bootstrap.iso` that is not
 //! there stands for the `bootstrap.iso` of this installation.
 
 mod backing;
 mod devices;
 mod keys;
+mod pipe;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -31,6 +37,7 @@ pub use self::{
         Cdrom, CdromImage, Disk, DiskFormat, DiskPlace, Nic, NicModel, ScsiController, ScsiModel,
         Serial,
     },
+    pipe::{FastPipe, PipeKind},
 };
 
 /// Name of the CD-ROM image that this installation brings.
@@ -134,6 +141,8 @@ pub struct Machine {
     pub nics: Vec<Nic>,
     /// `serialN`.
     pub serials: Vec<Serial>,
+    /// `containervm.pipe`.
+    pub fast_pipe: Option<FastPipe>,
 }
 
 impl Machine {
@@ -159,11 +168,14 @@ impl Machine {
         let (mut disks, mut cdroms) = (Vec::new(), Vec::new());
         let controllers = devices::scsi(&keys, &mut disks)?;
         devices::ide(&keys, &mut disks, &mut cdroms)?;
+        let serials = devices::serials(&keys)?;
+        let (uuid, own) = (uuid(&keys)?, file.to_string_lossy());
+        let fast_pipe = pipe::read(&keys, &serials, uuid.as_deref().unwrap_or(&own))?;
         let stem = || file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let machine = Self {
             file: file.to_owned(),
             name: keys.text("displayName").map_or_else(stem, str::to_owned),
-            uuid: uuid(&keys)?,
+            uuid,
             memory: keys.number("memsize", MIN_MEMORY..=MAX_MEMORY)?.unwrap_or(DEFAULT_MEMORY),
             cpus: keys.number("numvcpus", 1..=MAX_CPUS)?.unwrap_or(1),
             firmware: keys
@@ -176,7 +188,8 @@ impl Machine {
             disks,
             cdroms,
             nics: devices::nics(&keys)?,
-            serials: devices::serials(&keys)?,
+            serials,
+            fast_pipe,
         };
         if machine.cdroms.is_empty() && machine.boot == Boot::Iso {
             return Err(keys.missing(

@@ -10,6 +10,7 @@
 //! | `cdrom-image` | `ide-cd`, first in the boot order |
 //! | `vmxnet3`, `e1000`, `e1000e` | the same, with user-mode networking and no boot ROM |
 //! | `serialN` | `isa-serial` of the same number |
+//! | `containervm.pipe` | `virtserialport` called [`PORT_NAME`], `vhost-vsock-pci`, or `vhost-user-vsock-pci` with memory that its program can share |
 //! | `guestinfo.*` | the whole file as `opt/containervm.vmx` in fw_cfg |
 
 use std::{
@@ -23,8 +24,8 @@ use crate::{
     accel::Accel,
     kernel::Kernel,
     machine::{
-        Boot, CdromImage, Disk, DiskFormat, DiskPlace, EndPoint, Firmware, Machine, Nic, NicModel,
-        ScsiModel, SerialBacking,
+        Boot, CdromImage, Disk, DiskFormat, DiskPlace, EndPoint, FastPipe, Firmware, Machine, Nic,
+        NicModel, ScsiModel, SerialBacking,
     },
 };
 
@@ -36,6 +37,10 @@ pub const QMP_SOCKET: &str = "qmp.sock";
 pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// See [`OVMF_CODE`].
 pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The name by which the agent finds its virtio-serial port.
+pub const PORT_NAME: &str = "org.containervm.serial0";
+/// What a host has whose kernel serves vsock.
+pub const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 /// Name of that copy in the VM's directory.
 pub const VARS: &str = "efivars.fd";
 
@@ -47,6 +52,12 @@ pub enum QemuError {
         "{0} boots bootstrap.iso, but none was found; build it with `cargo bootstrap-iso`, or name one with --iso"
     )]
     NoBootstrapIso(String),
+    /// A vsock device that the host cannot serve.
+    #[error(
+        "{0} has containervm.pipe = \"vsock\", but this host has no {VHOST_VSOCK} (try `modprobe vhost_vsock`); \
+         or name the socket of a vhost-device-vsock with containervm.vsock.socket"
+    )]
+    NoVsock(String),
     /// Direct boot without a kernel.
     #[error("{0} boots a kernel directly, but no kernel was taken from its ISO")]
     NoKernel(String),
@@ -92,6 +103,19 @@ pub fn needs(machine: &Machine) -> Vec<Need> {
     needs
 }
 
+/// Whether the host can serve the machine's devices.
+///
+/// # Errors
+/// When it wants the host's vsock and there is none.
+pub fn check_host(machine: &Machine) -> Result<(), QemuError> {
+    match machine.fast_pipe {
+        Some(FastPipe::HostVsock { .. }) if !Path::new(VHOST_VSOCK).exists() => {
+            Err(QemuError::NoVsock(machine.name.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl QemuCommand {
     /// The command for a machine.
     ///
@@ -102,7 +126,12 @@ impl QemuCommand {
         line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
         line.option("-display", "none");
         line.option("-name", &format!("guest={}", escape(&machine.name)));
-        line.option("-machine", "pc");
+        let shared = matches!(machine.fast_pipe, Some(FastPipe::UserVsock(_)));
+        line.option("-machine", if shared { "pc,memory-backend=memory" } else { "pc" });
+        if shared {
+            let size = format!("memory-backend-memfd,id=memory,size={}M,share=on", machine.memory);
+            line.option("-object", &size);
+        }
         line.accel(facts.accel);
         line.option("-m", &format!("{}M", machine.memory));
         line.option("-smp", &machine.cpus.to_string());
@@ -122,6 +151,9 @@ impl QemuCommand {
         machine.nics.iter().for_each(|nic| line.nic(nic));
         for serial in &machine.serials {
             line.serial(serial.index, &serial.backing);
+        }
+        if let Some(pipe) = &machine.fast_pipe {
+            line.fast_pipe(pipe);
         }
         // A fresh VM has no entropy of its own, and getrandom(2) waits for some.
         line.option("-object", "rng-builtin,id=rng0").option("-device", "virtio-rng-pci,rng=rng0");
@@ -245,28 +277,46 @@ impl Arguments {
     }
 
     fn serial(&mut self, index: u32, backing: &SerialBacking) {
-        let listens = |end_point: &EndPoint| match end_point {
-            // Tried again each second until it is answered, also after the other side went away.
-            EndPoint::Client => "server=off,reconnect=1",
-            EndPoint::Server => "server=on,wait=off",
-        };
         let id = format!("serial{index}");
-        let chardev = match backing {
-            SerialBacking::Network { host, port, telnet, end_point } => {
-                let telnet = if *telnet { ",telnet=on" } else { "" };
-                format!(
-                    "socket,id={id},host={},port={port},{}{telnet}",
-                    escape(host),
-                    listens(end_point)
-                )
-            }
-            SerialBacking::File(file) => format!("file,id={id},path={}", path(file)),
-            SerialBacking::Pipe { path: socket, end_point } => {
-                format!("socket,id={id},path={},{}", path(socket), listens(end_point))
-            }
-        };
-        self.option("-chardev", &chardev);
+        self.option("-chardev", &chardev(&id, backing));
         self.option("-device", &format!("isa-serial,index={index},chardev={id}"));
+    }
+
+    fn fast_pipe(&mut self, pipe: &FastPipe) {
+        match pipe {
+            FastPipe::Virtio(backing) => {
+                self.option("-chardev", &chardev("pipe", backing));
+                self.option("-device", "virtio-serial-pci,id=ports,max_ports=2");
+                let port = format!("virtserialport,bus=ports.0,nr=1,chardev=pipe,name={PORT_NAME}");
+                self.option("-device", &port);
+            }
+            FastPipe::HostVsock { cid } => {
+                self.option("-device", &format!("vhost-vsock-pci,guest-cid={cid}"));
+            }
+            FastPipe::UserVsock(socket) => {
+                self.option("-chardev", &format!("socket,id=vsock,path={}", path(socket)));
+                self.option("-device", "vhost-user-vsock-pci,chardev=vsock");
+            }
+        }
+    }
+}
+
+fn chardev(id: &str, backing: &SerialBacking) -> String {
+    let listens = |end_point: &EndPoint| match end_point {
+        // Tried again each second until it is answered, also after the other side went away.
+        EndPoint::Client => "server=off,reconnect=1",
+        EndPoint::Server => "server=on,wait=off",
+    };
+    match backing {
+        SerialBacking::Network { host, port, telnet, end_point } => {
+            let telnet = if *telnet { ",telnet=on" } else { "" };
+            let (host, listens) = (escape(host), listens(end_point));
+            format!("socket,id={id},host={host},port={port},{listens}{telnet}")
+        }
+        SerialBacking::File(file) => format!("file,id={id},path={}", path(file)),
+        SerialBacking::Pipe { path: socket, end_point } => {
+            format!("socket,id={id},path={},{}", path(socket), listens(end_point))
+        }
     }
 }
 
@@ -416,6 +466,40 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part:?} is not in {line}");
         }
+    }
+
+    #[test]
+    fn a_fast_pipe_is_a_device_beside_serial0() {
+        let line = |lines: &str| {
+            let (dir, machine) = machine(&format!("{TYPICAL}{lines}"));
+            QemuCommand::new(&machine.unwrap(), &facts(dir.path())).unwrap().to_string()
+        };
+        let check = |lines: &str, parts: &[&str]| {
+            let line = line(lines);
+            assert!(line.contains(" isa-serial,index=0,chardev=serial0 "), "{line}");
+            parts.iter().for_each(|part| assert!(line.contains(part), "{part:?} not in {line}"));
+        };
+        check(
+            "containervm.pipe = \"virtio\"\n",
+            &[
+                " -machine pc ",
+                " -chardev socket,id=pipe,host=127.0.0.1,port=2377,server=off,reconnect=1 ",
+                " virtserialport,bus=ports.0,nr=1,chardev=pipe,name=org.containervm.serial0 ",
+            ],
+        );
+        check(
+            "containervm.pipe = \"vsock\"\ncontainervm.vsock.socket = \"/v,1\"\n",
+            &[
+                " -machine pc,memory-backend=memory ",
+                " memory-backend-memfd,id=memory,size=2048M,share=on ",
+                " socket,id=vsock,path=/v,,1 ",
+                " vhost-user-vsock-pci,chardev=vsock ",
+            ],
+        );
+        check(
+            "containervm.pipe = \"vsock\"\ncontainervm.vsock.cid = \"9\"\n",
+            &[" vhost-vsock-pci,guest-cid=9 "],
+        );
     }
 
     #[test]

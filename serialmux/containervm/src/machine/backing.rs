@@ -81,7 +81,7 @@ fn end_point(keys: &Keys<'_>, device: &str, kind: &str) -> Result<EndPoint, Mach
 
 /// An address. With a proxy (`vspc`), ESXi calls the proxy instead and tells it the address in telnet options; our
 /// proxy takes plain TCP on the same port and needs no telling, so the proxy's address is called plainly.
-fn network(keys: &Keys<'_>, device: &str) -> Result<SerialBacking, MachineError> {
+pub(super) fn network(keys: &Keys<'_>, device: &str) -> Result<SerialBacking, MachineError> {
     let proxy = format!("{device}.vspc");
     let expected = "an address such as \"tcp://127.0.0.1:2377\" or \"telnet://127.0.0.1:2377\"";
     let (key, text) = match keys.text(&proxy) {

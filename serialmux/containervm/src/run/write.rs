@@ -1,12 +1,14 @@
 //! The VMX file of a containerVM made by `run`: hardware such as VIC gives its VMs, and the session in guestinfo.
 
+use std::path::PathBuf;
+
 use guestinfo::{Blob, Spec, Vmx};
 
 use super::{RunError, RunOptions, process};
 use crate::{
     identity,
     image::ImageConfig,
-    machine::{BOOTSTRAP_ISO, Boot, DEFAULT_MEMORY, Firmware},
+    machine::{BOOTSTRAP_ISO, Boot, DEFAULT_MEMORY, Firmware, PipeKind},
     store::{CONSOLE, DISK, Draft},
 };
 
@@ -23,6 +25,10 @@ pub struct Hardware {
     pub boot: Boot,
     /// Where serial0 leads: `tcp://HOST:PORT` of the multiplexer.
     pub pipe: String,
+    /// What is beside serial0.
+    pub fast_pipe: PipeKind,
+    /// For vsock, the socket of a vhost-user program; without one, the host's kernel serves it.
+    pub vsock_socket: Option<PathBuf>,
 }
 
 impl Default for Hardware {
@@ -33,6 +39,8 @@ impl Default for Hardware {
             firmware: Firmware::Bios,
             boot: Boot::Iso,
             pipe: "tcp://127.0.0.1:2377".to_owned(),
+            fast_pipe: PipeKind::Virtio,
+            vsock_socket: None,
         }
     }
 }
@@ -98,6 +106,10 @@ fn lines(draft: &Draft, hardware: &Hardware) -> Result<Vec<(&'static str, String
         ("serial0.fileName", hardware.pipe.clone()),
         ("serial1.fileName", file(CONSOLE)),
     ];
+    lines.push(("containervm.pipe", hardware.fast_pipe.word().to_owned()));
+    if let Some(socket) = &hardware.vsock_socket {
+        lines.push(("containervm.vsock.socket", socket.display().to_string()));
+    }
     if hardware.boot == Boot::Direct {
         lines.push(("containervm.boot", "direct".to_owned()));
     }
@@ -137,7 +149,7 @@ mod tests {
     use super::*;
     use crate::{
         home::Home,
-        machine::{Machine, SerialBacking},
+        machine::{FastPipe, Machine, SerialBacking},
         store::Store,
     };
 
@@ -168,6 +180,7 @@ mod tests {
         let machine = Machine::from_vmx(&read, &dir.path().join("elsewhere.vmx")).unwrap();
         assert_eq!((machine.name.as_str(), machine.memory, machine.cpus), ("web", 256, 2));
         assert_eq!(machine.boot, Boot::Direct);
+        assert!(matches!(machine.fast_pipe, Some(FastPipe::Virtio(_))), "{:?}", machine.fast_pipe);
         assert_eq!(machine.disks[0].file, draft.target().join(DISK));
         assert_eq!(machine.serials[1].backing, SerialBacking::File(draft.target().join(CONSOLE)));
 

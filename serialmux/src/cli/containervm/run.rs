@@ -6,7 +6,7 @@ use super::{Surroundings, tell};
 use crate::launch;
 use clap::{Args, ValueEnum};
 use containervm::image;
-use containervm::machine::{Boot, DEFAULT_MEMORY, Firmware};
+use containervm::machine::{Boot, DEFAULT_MEMORY, Firmware, PipeKind};
 use containervm::run::{Hardware, RunOptions, cpus, memory, vmx};
 use containervm::store::Vm;
 use std::path::PathBuf;
@@ -69,6 +69,12 @@ pub(super) struct Run {
     /// How the VM boots
     #[arg(long, value_enum, default_value_t = BootBy::Bios)]
     boot: BootBy,
+    /// The VM's fastest pipe to serialmux; it has a serial port in any case, and falls back to that
+    #[arg(long, env = "CONTAINERVM_PIPE", value_enum, default_value_t = PipeBy::Auto)]
+    pipe: PipeBy,
+    /// With --pipe vsock: the socket of the VM's own vhost-device-vsock, instead of the host's vsock
+    #[arg(long, value_name = "PATH")]
+    vsock_socket: Option<PathBuf>,
     /// Prepare the disk and show the VMX file, ready to be edited and started, instead of starting it
     #[arg(long)]
     print_vmx: bool,
@@ -93,6 +99,19 @@ enum BootBy {
     Efi,
     /// The ISO's kernel, loaded by QEMU: fastest
     Direct,
+}
+
+/// What a VM has beside its serial port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PipeBy {
+    /// Nothing
+    Uart,
+    /// A virtio-serial port
+    Virtio,
+    /// A vsock device; serialmux must listen there (serve --listen-vsock, or --listen-unix)
+    Vsock,
+    /// What is fastest without further ado: a virtio-serial port
+    Auto,
 }
 
 impl Run {
@@ -139,7 +158,15 @@ impl Run {
             BootBy::Efi => (Firmware::Efi, Boot::Iso),
             BootBy::Direct => (Firmware::Bios, Boot::Direct),
         };
-        Ok(Hardware { memory, cpus: cpus(&self.cpus)?, firmware, boot, ..Hardware::default() })
+        let fast_pipe = match self.pipe {
+            PipeBy::Uart => PipeKind::Uart,
+            PipeBy::Virtio | PipeBy::Auto => PipeKind::Virtio,
+            PipeBy::Vsock => PipeKind::Vsock,
+        };
+        let vsock_socket = self.vsock_socket.as_ref().map(std::path::absolute).transpose()?;
+        let cpus = cpus(&self.cpus)?;
+        let hardware = Hardware { memory, cpus, firmware, boot, fast_pipe, ..Hardware::default() };
+        Ok(Hardware { vsock_socket, ..hardware })
     }
 
     fn options(&self) -> anyhow::Result<RunOptions> {

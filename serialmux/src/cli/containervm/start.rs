@@ -134,6 +134,7 @@ fn prepare(surroundings: &Surroundings, vm: &Vm, iso: Option<PathBuf>) -> anyhow
     let Surroundings { home, .. } = surroundings;
     let (machine, _) = Machine::load(&vm.vmx())?;
     debian::ensure(&qemu::needs(&machine), &mut tell)?;
+    qemu::check_host(&machine)?;
     let iso = std::path::absolute(crate::iso::find(iso)?)?;
     let kernel = Kernel::of_iso(machine.iso(Some(&iso)).unwrap_or(&iso), home)?;
     let accel = Accel::decide(&kernel, home, &mut tell)?;
