@@ -311,3 +311,39 @@ async fn what_cannot_be_done_is_said_in_words() {
     let busy = Daemon::bind(&place, lab.listen).await.unwrap_err();
     assert!(busy.to_string().contains("the address is in use"), "{busy}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_pipe_rests_until_the_guest_goes_over_to_it_and_back() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.until("a session", |guest| guest.sessions == 1).await;
+    guest.connect_other(lab.listen, KEY).await;
+    // Until it has made itself known and is silent.
+    guest.until("a rest", |guest| guest.other.as_ref().unwrap().1.poll_timeout().is_none()).await;
+    let bytes = noise(600_000);
+    for round in 0..6 {
+        let (from, to) = if round % 2 == 0 { ("uart", "virtio") } else { ("virtio", "uart") };
+        print_all(&mut guest, &bytes[round * 100_000..][..100_000]).await;
+        guest.other.as_mut().unwrap().1.want(serialmux::clock::now());
+        guest.until("the other pipe", |guest| guest.transport().word() == to).await;
+        guest.until("an acknowledgement", |guest| guest.is_drained()).await;
+        let link = &inspected(&lab).await["link"];
+        assert_eq!(link["pipe"], to, "{link}");
+        assert_eq!(link["idle_pipes"][0]["pipe"], from, "{link}");
+        assert_eq!(link["idle_pipes"].as_array().unwrap().len(), 1, "{link}");
+        // One for each move, and none besides.
+        assert_eq!(
+            (guest.sessions, &link["statistics"]["sessions"]),
+            (round + 2, &(round + 2).into())
+        );
+    }
+    guest.started();
+    guest.exited(3);
+    guest.until("the end", |guest| guest.is_drained()).await;
+    let (_sender, receiver) = lab.attach(true).await;
+    let (out, _, exit) = drain(receiver).await;
+    assert_eq!(exit.code, 3);
+    assert!(out == bytes);
+}

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label};
 use wire::{
     ChannelId, Class, Direction, Event, GuestIdentity, Link, LinkConfig, Open, Protection, Psk,
-    chunk,
+    Standby, Transport, chunk,
 };
 
 /// The session's id, which is the container's.
@@ -15,6 +15,8 @@ pub(crate) const ID: &str = "c0ffee";
 pub(crate) struct Guest {
     link: Link,
     line: Option<TcpStream>,
+    /// Another pipe, which takes its place when it is wanted.
+    pub(crate) other: Option<(TcpStream, Standby)>,
     up: ChannelId,
     down: Option<ChannelId>,
     output: ChannelId,
@@ -49,6 +51,7 @@ impl Guest {
         Self {
             link,
             line: None,
+            other: None,
             up,
             down: None,
             output,
@@ -64,6 +67,52 @@ impl Guest {
 
     pub(crate) async fn connect(&mut self, to: std::net::SocketAddr) {
         self.line = Some(TcpStream::connect(to).await.unwrap());
+    }
+
+    /// Connects once more, as a virtio-serial port would.
+    pub(crate) async fn connect_other(&mut self, to: std::net::SocketAddr, key: &[u8]) {
+        let identity = GuestIdentity {
+            psk: Psk::derive(key),
+            protection: Protection::Sealed,
+            boot_id: [1; 16],
+            agent: String::new(),
+        };
+        let entropy = clock::entropy();
+        let standby = Standby::new(Transport::Virtio, identity, entropy, clock::now());
+        self.other = Some((TcpStream::connect(to).await.unwrap(), standby));
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.link.transport()
+    }
+
+    async fn step_other(other: &mut Option<(TcpStream, Standby)>) -> Vec<u8> {
+        let Some((line, standby)) = other else { return std::future::pending().await };
+        let mut buffer = vec![0; 4096];
+        let mut frame = Vec::new();
+        while standby.poll_transmit(clock::now(), &mut frame) {}
+        line.write_all(&frame).await.ok();
+        let wake = async {
+            match standby.poll_timeout() {
+                Some(at) => tokio::time::sleep_until(clock::deadline(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            n = line.read(&mut buffer) => buffer.truncate(n.unwrap_or(0)),
+            () = wake => buffer.clear(),
+        }
+        buffer
+    }
+
+    fn arrived_on_other(&mut self, bytes: &[u8]) {
+        let Some((line, standby)) = &mut self.other else { return };
+        let mut input = bytes;
+        if standby.handle_bytes(clock::now(), &mut input) {
+            self.link.take_pipe(clock::now(), standby);
+            std::mem::swap(line, self.line.as_mut().unwrap());
+            self.link.handle_bytes(clock::now(), input);
+        }
     }
 
     pub(crate) fn hang_up(&mut self) {
@@ -133,6 +182,7 @@ impl Guest {
                 Ok(n) if n > 0 => self.link.handle_bytes(clock::now(), &buffer[..n]),
                 _ => self.line = None,
             },
+            bytes = Self::step_other(&mut self.other) => self.arrived_on_other(&bytes),
             () = tokio::time::sleep_until(wake) => self.link.handle_timeout(clock::now()),
         }
     }
