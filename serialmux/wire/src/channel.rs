@@ -54,6 +54,17 @@ impl Class {
         }
     }
 
+    /// A word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Terminal => "terminal",
+            Self::Exec => "exec",
+            Self::Log => "log",
+            Self::Bulk => "bulk",
+        }
+    }
+
     /// Whether its bytes are acknowledged at once, because somebody is waiting.
     pub fn is_urgent(self) -> bool {
         self <= Self::Terminal

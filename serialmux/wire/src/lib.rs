@@ -50,7 +50,7 @@ pub use config::{LinkConfig, Transport, UART_TRIGGER};
 pub use digest::Digest;
 pub use greeter::{Greeter, Greeting};
 pub use handshake::{Entropy, Protection};
-pub use link::{Event, GuestIdentity, Link, LinkError, Open, Standby};
+pub use link::{Depths, Event, Gauges, GuestIdentity, Link, LinkError, Open, Standby};
 pub use psk::{KeyId, Psk};
 pub use session::{Peer, Session};
 pub use stats::LinkStats;

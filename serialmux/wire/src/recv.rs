@@ -119,6 +119,16 @@ impl RecvHalf {
         self.unread.len() + ahead + self.ahead.len() * size_of::<(u64, Bytes)>()
     }
 
+    /// Bytes to read.
+    pub(crate) fn unread(&self) -> u64 {
+        self.unread.len() as u64
+    }
+
+    /// Bytes beyond a gap.
+    pub(crate) fn ahead(&self) -> u64 {
+        self.ahead.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
     /// Whether there are bytes to read.
     pub(crate) fn is_readable(&self) -> bool {
         !self.unread.is_empty()

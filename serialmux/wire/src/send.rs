@@ -194,6 +194,12 @@ impl SendHalf {
         released <= self.end() + u64::from(self.finished)
     }
 
+    /// Bytes to be sent, for the first time or again.
+    pub(crate) fn queued(&self) -> u64 {
+        let lost: u64 = self.lost.descending().map(|range| range.end - range.start).sum();
+        self.end().saturating_sub(self.next) + lost
+    }
+
     /// Whether there is anything to send now.
     pub(crate) fn is_ready(&self) -> bool {
         self.accepted && !self.fin_released && (self.has_bytes() || self.has_end())
@@ -249,11 +255,13 @@ impl SendHalf {
         self.lost.remove(start..stretch.range.end);
     }
 
-    /// The stretch is gone and goes to the front of the queue, less what arrived otherwise.
-    pub(crate) fn lost(&mut self, stretch: &Stretch) {
+    /// The stretch is gone and goes to the front of the queue, less what arrived otherwise. Returns
+    /// how many bytes have to be sent again.
+    pub(crate) fn lost(&mut self, stretch: &Stretch) -> u64 {
         if !self.accepted {
-            return;
+            return 0;
         }
+        let before = self.queued();
         let range = stretch.range.start.max(self.base)..stretch.range.end.min(self.next);
         if range.start < range.end {
             self.lost.insert(range.clone());
@@ -267,6 +275,7 @@ impl SendHalf {
         if stretch.fin {
             self.fin_sent = false;
         }
+        self.queued().saturating_sub(before)
     }
 }
 

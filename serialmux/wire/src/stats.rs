@@ -13,6 +13,8 @@ pub struct LinkStats {
     pub packets_out: u64,
     /// Bytes between frames that are not a packet: text, damage.
     pub noise_bytes: u64,
+    /// Times the line had to be read on from the next delimiter, as there was no packet.
+    pub resyncs: u64,
     /// Frames that look like a packet and fail a check.
     pub damaged: u64,
     /// Packets seen before.
@@ -21,6 +23,10 @@ pub struct LinkStats {
     pub strays: u64,
     /// Packets of ours that were lost.
     pub lost: u64,
+    /// Records that had to be sent again.
+    pub resent_records: u64,
+    /// Bytes of channels that had to be sent again.
+    pub resent_bytes: u64,
     /// Times the peer was asked because nothing came back.
     pub probes: u64,
     /// Signs that an end's memory went back in time: packet numbers used twice, channels that are not

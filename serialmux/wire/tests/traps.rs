@@ -175,7 +175,8 @@ fn nothing_is_durable_after_a_sync_has_failed() {
 
 #[test]
 fn a_terminal_flood_and_bulk_do_not_starve_each_other() {
-    let (mut link, mut forger) = Forger::mux(LinkConfig::uart());
+    // Without the feature that has bytes wait for the mux's ACCEPT.
+    let (mut link, mut forger) = Forger::mux(LinkConfig { features: 0, ..LinkConfig::uart() });
     let ids: Vec<_> = [Class::Terminal, Class::Exec, Class::Log, Class::Bulk]
         .map(|class| {
             let open = Open { direction: Direction::ToMux, class, label: vec![1] };
@@ -227,4 +228,31 @@ fn data_in(line: &[u8]) -> Vec<(ChannelId, u64)> {
         }
     }
     found
+}
+
+#[test]
+fn what_waits_where_is_told_by_class() {
+    let (mut link, mut forger) = Forger::mux(LinkConfig::uart());
+    assert_eq!((link.gauges().window, link.gauges().rate), (0, None), "no session is proven yet");
+    link.handle_bytes(at(1), &forger.frame(&records(&[Record::Ping])));
+    let id = writing(&mut link, 5_000);
+    let log = |link: &Link| link.gauges().depths[Class::Log as usize];
+    assert_eq!((log(&link).channels, log(&link).queued, log(&link).unreleased), (1, 5_000, 5_000));
+    let mut line = Vec::new();
+    while link.poll_transmit(at(2), &mut line) {}
+    assert_eq!((log(&link).queued, log(&link).unreleased), (0, 5_000));
+    assert!(link.gauges().in_flight >= 5_000);
+    // All but the last packet are lost; the first two were of the handshake.
+    let last = link.stats().packets_out - 3;
+    let ack = wire::record::Ack { delay_us: 0, ranges: vec![(last, last)] };
+    link.handle_bytes(at(9_000), &forger.frame(&records(&[Record::Ack(ack)])));
+    let (stats, depths) = (link.stats(), log(&link));
+    assert!(stats.lost > 0 && stats.resent_records >= stats.lost);
+    assert_eq!(stats.resent_bytes, depths.queued);
+    assert!(depths.queued > 4_000 && link.gauges().in_flight == 0 && link.gauges().rtt.is_some());
+    let release = Record::Release { channel: id, released: 3_000, limit: 9_000 };
+    link.handle_bytes(at(9_100), &forger.frame(&records(&[release])));
+    assert_eq!(log(&link).unreleased, 2_000);
+    link.handle_bytes(at(9_200), b"\0noise\0");
+    assert_eq!(link.stats().resyncs, 1);
 }

@@ -5,7 +5,7 @@ use crate::moment;
 use crate::store::state::{Exit, Registration, State};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use wire::{Link, LinkStats, Transport};
+use wire::{Class, Depths, Duration, Gauges, Link, LinkStats, Transport};
 
 /// What only the container's task knows.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +20,7 @@ struct LinkView {
     pipe: Option<(String, Transport)>,
     idle: Vec<(String, Transport)>,
     agent: String,
-    rtt_us: Option<u64>,
+    gauges: Gauges,
     stats: LinkStats,
 }
 
@@ -36,7 +36,7 @@ impl Inspection {
             pipe,
             idle: idle.list(),
             agent: state.agent.clone(),
-            rtt_us: link.rtt().map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            gauges: link.gauges(),
             stats: link.stats(),
         });
         let recovered = LinkView { agent: state.agent.clone(), ..LinkView::default() };
@@ -90,10 +90,13 @@ impl LinkView {
             packets_in,
             packets_out,
             noise_bytes,
+            resyncs,
             damaged,
             duplicates,
             strays,
             lost,
+            resent_records,
+            resent_bytes,
             probes,
             rollbacks,
             sessions,
@@ -108,21 +111,51 @@ impl LinkView {
             "pipe": self.pipe.as_ref().map(|(_, transport)| transport.word()),
             "idle_pipes": idle,
             "agent": self.agent,
-            "rtt_us": self.rtt_us,
+            "rtt_us": self.gauges.rtt.map(micros),
+            "rtt_min_us": self.gauges.rtt_min.map(micros),
+            "bytes_per_second": self.gauges.rate,
+            "in_flight": self.gauges.in_flight,
+            "window": self.gauges.window,
+            "packet": self.gauges.packet,
+            "memory": self.gauges.memory,
+            "queues": queues(&self.gauges),
             "statistics": {
                 "bytes_in": bytes_in,
                 "bytes_out": bytes_out,
                 "packets_in": packets_in,
                 "packets_out": packets_out,
                 "noise_bytes": noise_bytes,
+                "resyncs": resyncs,
                 "damaged": damaged,
                 "duplicates": duplicates,
                 "strays": strays,
                 "lost": lost,
+                "resent_records": resent_records,
+                "resent_bytes": resent_bytes,
                 "probes": probes,
                 "rollbacks": rollbacks,
                 "sessions": sessions,
             },
         })
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+// Where bytes wait at the daemon's end, by class of channel.
+fn queues(gauges: &Gauges) -> Value {
+    let of = |(class, depths): (Class, &Depths)| {
+        let Depths { channels, queued, unreleased, unread, ahead } = depths;
+        let depths = json!({
+            "channels": channels,
+            "queued": queued,
+            "unreleased": unreleased,
+            "unread": unread,
+            "ahead": ahead,
+        });
+        (class.word().to_owned(), depths)
+    };
+    Value::Object(Class::ALL.into_iter().zip(&gauges.depths).map(of).collect())
 }

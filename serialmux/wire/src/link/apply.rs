@@ -385,6 +385,8 @@ impl Link {
         live.probe_at = None;
         self.arm_probe(now);
         arrived.into_iter().for_each(|carried| self.arrived(carried));
+        let records = lost.iter().filter(|carried| **carried != Carried::Used);
+        self.stats.resent_records += records.count() as u64;
         lost.into_iter().for_each(|carried| self.lost(carried));
         Ok(())
     }
@@ -447,7 +449,7 @@ impl Link {
             }
             Carried::Data(id, stretch) => {
                 if let Some(Channel { half: Half::Send(send), .. }) = self.channels.get_mut(&id) {
-                    send.lost(&stretch);
+                    self.stats.resent_bytes += send.lost(&stretch);
                 }
                 self.wake(id);
             }

@@ -207,7 +207,7 @@ impl Link {
         }
     }
 
-    fn window(&self) -> usize {
+    pub(super) fn window(&self) -> usize {
         let Some(live) = &self.live else { return 0 };
         let LinkConfig { window, least_window, .. } = self.config;
         let (Some(rate), Some(rtt)) = (live.rtt.rate(), live.rtt.min()) else {
@@ -219,7 +219,7 @@ impl Link {
         usize::try_from(product).unwrap_or(usize::MAX).max(least_window).min(window)
     }
 
-    fn packet_limit(&self) -> usize {
+    pub(super) fn packet_limit(&self) -> usize {
         let Some(live) = &self.live else { return 0 };
         let most = self.config.max_packet.min(live.session.peer().max_packet).max(MIN_PACKET);
         let wanted = live.rtt.rate().map_or(self.config.first_packet, |rate| {

@@ -27,16 +27,21 @@ impl Link {
         while let Some(frame) = deframer.next(&mut input) {
             match frame {
                 Frame::Packet { packet, .. } => self.handle_packet(now, packet),
-                Frame::Noise(raw) => self.stats.noise_bytes += raw.len() as u64,
-                Frame::Overlong(n) => self.stats.noise_bytes += n as u64,
+                Frame::Noise(raw) => self.noise(raw.len()),
+                Frame::Overlong(n) => self.noise(n),
             }
         }
         self.deframer = deframer;
     }
 
+    fn noise(&mut self, len: usize) {
+        self.stats.noise_bytes += len as u64;
+        self.stats.resyncs += 1;
+    }
+
     fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
         let Ok((header, _)) = Header::parse(packet) else {
-            self.stats.noise_bytes += packet.len() as u64;
+            self.noise(packet.len());
             return;
         };
         if matches!(header.kind, Kind::Sealed | Kind::Plain) {

@@ -24,6 +24,7 @@
 
 mod apply;
 mod assemble;
+mod gauges;
 mod inflight;
 mod intake;
 mod responder;
@@ -31,6 +32,7 @@ mod schedule;
 mod standby;
 mod verbs;
 
+pub use gauges::{Depths, Gauges};
 pub use responder::GuestIdentity;
 pub use standby::Standby;
 
