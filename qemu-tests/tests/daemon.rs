@@ -64,14 +64,16 @@ fn a_daemon_killed_amid_output_loses_nothing() {
     lab.containervm(start).finish().code(0);
     // Three times: at the beginning, and wherever it is after that.
     let mut daemon = daemon;
+    let follower = lab.serialmux(["logs", "-f", "on"]);
     for n in [1, 300_000, 900_000] {
-        let follower = lab.serialmux(["logs", "-f", "on"]);
         follower.expect_bytes(n);
         daemon.signal(Signal::KILL);
         drop(daemon.finish());
-        drop(follower.finish());
         daemon = lab.daemon(&port);
     }
+    let followed = follower.end();
+    assert_eq!(followed.code(0).stdout.len(), 1_500_000);
+    assert!(followed.err().contains(&sha256(&followed.stdout)), "{}", followed.err());
     lab.serialmux(["wait", "on"]).finish().code(0).prints("0\n");
     let logs = lab.serialmux(["logs", "on"]).finish();
     assert_eq!(logs.code(0).stdout.len(), 1_500_000);
@@ -91,8 +93,8 @@ fn an_exit_without_a_daemon_waits_for_the_next_one() {
     lab.serialmux(["logs", "-f", "last"]).expect("up\n");
     daemon.signal(Signal::KILL);
     drop(daemon.finish());
-    drop(attached.finish());
     let _daemon = lab.daemon(&port);
+    attached.end().code(6);
     lab.serialmux(["wait", "last"]).finish().code(0).prints("6\n");
     lab.serialmux(["logs", "last"]).finish().code(0).prints("up\nwords\n");
 }

@@ -1,17 +1,19 @@
 //! `docker attach` on this side: the user's terminal and standard streams against a container's.
 
-use crate::api::{Input, Receiver, Sender, answer, input, request};
+mod typing;
+
+use crate::api::{Receiver, Sender, answer, request};
 use crate::client::{self, Client, ClientError};
-use crate::terminal::{DetachKeys, Raw, Sifted, Typed, size};
-use bytes::Bytes;
-use std::io::{self, IsTerminal, Read, Write};
+use crate::terminal::{DetachKeys, Raw, Typed, size};
+use crate::{clock, reunion};
+use std::future::Future;
+use std::io::{self, IsTerminal, Write};
+use std::pin::Pin;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use typing::Typing;
 
 /// Signals passed on to the process (Docker's `--sig-proxy`).
 const PROXIED: [i32; 6] = [1, 2, 3, 10, 12, 15];
-const STDIN_STEP: usize = 32 * 1024;
 
 /// How to attach.
 #[derive(Debug, Clone)]
@@ -42,10 +44,31 @@ pub enum End {
 pub struct Session {
     attach: Attach,
     attached: answer::Attached,
+    token: Vec<u8>,
     signals: Vec<(i32, Signal)>,
     client: Client,
-    sender: Sender,
-    receiver: Receiver,
+    daemon: Daemon,
+}
+
+/// The daemon's side of the conversation.
+enum Daemon {
+    There(Sender, Receiver),
+    /// It went away, and is looked for.
+    Away(Pin<Box<dyn Future<Output = Result<(Sender, Receiver), ClientError>>>>),
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if matches!(self, Self::There(..)) { "There" } else { "Away" })
+    }
+}
+
+/// What happens while attached.
+enum Happening {
+    Answer(Result<answer::Body, ClientError>),
+    Found(Result<(Sender, Receiver), ClientError>),
+    Nothing,
+    Detached,
 }
 
 impl Session {
@@ -54,13 +77,17 @@ impl Session {
     /// # Errors
     /// [`ClientError`].
     pub async fn open(client: &Client, attach: Attach) -> Result<Self, ClientError> {
+        let mut token = vec![0; 16];
+        clock::entropy()(&mut token);
         let Attach { container, stdin, .. } = attach.clone();
-        let body = request::Attach { container, stdin, from_start: false };
+        let (position, from_start) = (None, false);
+        let body = request::Attach { container, stdin, from_start, position, token: token.clone() };
         let (sender, mut receiver) = client.open(request::Body::Attach(body)).await?;
         match client::next(&mut receiver).await? {
             answer::Body::Attached(attached) => {
                 let signals = if attach.sig_proxy { proxied()? } else { Vec::new() };
-                Ok(Self { attach, attached, signals, client: client.clone(), sender, receiver })
+                let daemon = Daemon::There(sender, receiver);
+                Ok(Self { attach, attached, token, signals, client: client.clone(), daemon })
             }
             _ => Err(ClientError::Odd),
         }
@@ -69,78 +96,133 @@ impl Session {
     /// Connects the standard streams until the container ends or the user detaches.
     ///
     /// Input waits when the process does not read it; signals and sizes have connections of their
-    /// own, so they get through all the same.
+    /// own, so they get through all the same. A daemon that goes away is waited for, and what goes in
+    /// and out goes on where it was.
     ///
     /// # Errors
     /// [`ClientError`], also for a terminal or output that cannot be used.
-    pub async fn run(self) -> Result<End, ClientError> {
-        let Self { attach, attached, mut signals, client, sender, mut receiver } = self;
-        let tty = attached.tty;
-        let stdin = attach.stdin && attached.open_stdin;
+    pub async fn run(mut self) -> Result<End, ClientError> {
+        let tty = self.attached.tty;
+        let stdin = self.attach.stdin && self.attached.open_stdin;
         let raw = if tty && stdin { Raw::enter()? } else { None };
-        let typed = raw.as_ref().map(|_| Typed::new(attach.detach_keys));
-        // Without input the sending half stays open all the same: closing it hangs up.
-        let (mut detached, _open) = match stdin {
-            true => (Some(tokio::spawn(forward(sender, typed))), None),
-            false => (None, Some(sender)),
-        };
+        let typed = raw.as_ref().map(|_| Typed::new(self.attach.detach_keys.clone()));
+        let mut typing = stdin.then(|| Typing::begin(typed));
         let mut resized = signal(SignalKind::window_change())?;
         if tty {
-            tell_size(&client, &attach.container);
+            tell_size(&self.client, &self.attach.container);
         }
-        let mut boot = Boot::new(attach.boots && io::stderr().is_terminal());
+        let mut boot = Boot::new(self.attach.boots && io::stderr().is_terminal());
         let end = loop {
-            tokio::select! {
-                answer = client::next(&mut receiver) => match boot.over(answer)? {
-                    answer::Body::Output(output) => if show(&output).is_err() {
-                        break End::Detached;
-                    },
-                    answer::Body::Exit(exit) => break End::Exit(exit),
-                    _ => return Err(ClientError::Odd),
-                },
-                _sender = done(&mut detached) => break End::Detached,
-                () = boot.tick(), if boot.is_shown => {}
-                _ = resized.recv(), if tty => tell_size(&client, &attach.container),
-                number = any(&mut signals), if !signals.is_empty() => {
-                    tell_signal(&client, &attach.container, number);
+            let happening = tokio::select! {
+                happening = self.daemon.next(&mut typing) => happening,
+                () = boot.tick(), if boot.is_shown => Happening::Nothing,
+                _ = resized.recv(), if tty => {
+                    tell_size(&self.client, &self.attach.container);
+                    Happening::Nothing
+                }
+                number = any(&mut self.signals), if !self.signals.is_empty() => {
+                    tell_signal(&self.client, &self.attach.container, number);
+                    Happening::Nothing
+                }
+            };
+            match happening {
+                Happening::Nothing => {}
+                Happening::Detached => {
+                    if let (Daemon::There(sender, _), Some(typing)) =
+                        (&mut self.daemon, &mut typing)
+                    {
+                        typing.say_the_rest(sender).await;
+                    }
+                    break End::Detached;
+                }
+                Happening::Found(found) => {
+                    let (sender, receiver) = found?;
+                    self.daemon = Daemon::There(sender, receiver);
+                }
+                Happening::Answer(answer) => {
+                    if let Some(end) = self.take(boot.over(answer), &mut typing)? {
+                        break end;
+                    }
                 }
             }
         };
         drop(raw);
         Ok(end)
     }
-}
 
-// Moves standard input to the daemon. Returns when the user detaches, and else never: the end of
-// input is not the end of being attached. The sender comes back, for the daemon hangs up when it is
-// dropped, which must not look like a broken connection to who has just detached.
-async fn forward(mut sender: Sender, mut typed: Option<Typed>) -> Sender {
-    let mut keys = read_stdin();
-    while let Some(bytes) = keys.recv().await {
-        let sifted = match &mut typed {
-            None => Sifted { bytes: bytes.into(), detach: false },
-            Some(typed) => typed.sift(&bytes),
-        };
-        if !sifted.bytes.is_empty() {
-            send(&mut sender, input::Body::Bytes(sifted.bytes.into())).await;
+    fn take(
+        &mut self,
+        answer: Result<answer::Body, ClientError>,
+        typing: &mut Option<Typing>,
+    ) -> Result<Option<End>, ClientError> {
+        match answer {
+            Ok(answer::Body::Output(output)) => {
+                if show(&output).is_err() {
+                    return Ok(Some(End::Detached));
+                }
+                self.attached.position = output.position;
+            }
+            Ok(answer::Body::Taken(taken)) => {
+                if let Some(typing) = typing {
+                    typing.taken(taken.bytes);
+                }
+            }
+            Ok(answer::Body::Attached(_)) => {}
+            Ok(answer::Body::Exit(exit)) => return Ok(Some(End::Exit(exit))),
+            Ok(_) => return Err(ClientError::Odd),
+            Err(error) if reunion::is_away(&error) => {
+                tracing::debug!(%error, "waiting for the daemon to come back");
+                if let Some(typing) = typing {
+                    typing.interrupted();
+                }
+                self.daemon = self.look_for_it();
+            }
+            Err(error) => return Err(error),
         }
-        if sifted.detach {
-            return sender;
-        }
+        Ok(None)
     }
-    send(&mut sender, input::Body::End(request::Hello {})).await;
-    std::future::pending().await
+
+    fn look_for_it(&self) -> Daemon {
+        let (client, stdin) = (self.client.clone(), self.attach.stdin);
+        let answer::Attached { id, position, .. } = self.attached.clone();
+        let token = self.token.clone();
+        Daemon::Away(Box::pin(async move {
+            let again = || {
+                let (container, token) = (id.clone(), token.clone());
+                let (from_start, position) = (false, Some(position));
+                let attach = request::Attach { container, stdin, from_start, position, token };
+                request::Body::Attach(attach)
+            };
+            reunion::open(&client, again).await
+        }))
+    }
 }
 
-// A daemon that has closed its end says why in what is still to be read from it.
-async fn send(sender: &mut Sender, body: input::Body) {
-    sender.send(&Input { body: Some(body) }).await.ok();
-}
-
-async fn done(task: &mut Option<JoinHandle<Sender>>) -> Option<Sender> {
-    match task {
-        Some(task) => task.await.ok(),
-        None => std::future::pending().await,
+impl Daemon {
+    // Waits for whatever comes first of the daemon and the user.
+    async fn next(&mut self, typing: &mut Option<Typing>) -> Happening {
+        match (self, typing) {
+            (Self::There(_, receiver), None) => Happening::Answer(client::next(receiver).await),
+            (Self::Away(found), None) => Happening::Found(found.await),
+            (Self::There(sender, receiver), Some(typing)) => {
+                // Only one of the two has the typing at a time: what it has to say goes first, as
+                // listening again and again would keep it from being said.
+                tokio::select! {
+                    answer = client::next(receiver) => Happening::Answer(answer),
+                    detached = typing.converse(sender) => match detached {
+                        true => Happening::Detached,
+                        false => Happening::Nothing,
+                    },
+                }
+            }
+            (Self::Away(found), Some(typing)) => tokio::select! {
+                found = found => Happening::Found(found),
+                detached = typing.listen() => match detached {
+                    true => Happening::Detached,
+                    false => Happening::Nothing,
+                },
+            },
+        }
     }
 }
 
@@ -197,27 +279,6 @@ pub fn show(output: &answer::Output) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(&output.bytes)?;
     stdout.flush()
-}
-
-// A thread of its own: a read of standard input cannot be given up, and must not keep the program
-// from ending. Two pieces at most are read ahead of the daemon.
-fn read_stdin() -> mpsc::Receiver<Bytes> {
-    let (sender, receiver) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; STDIN_STEP];
-        loop {
-            let n = match io::stdin().read(&mut buffer) {
-                Ok(n) => n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => 0,
-            };
-            let bytes = Bytes::copy_from_slice(buffer.get(..n).unwrap_or_default());
-            if n == 0 || sender.blocking_send(bytes).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 fn proxied() -> io::Result<Vec<(i32, Signal)>> {

@@ -2,6 +2,7 @@
 
 use crate::api::{Answer, Receiver, Request, Sender, answer, messages, request};
 use crate::place::Place;
+use crate::reunion;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -108,12 +109,31 @@ impl Client {
         }
     }
 
-    /// Waits until a container has ended.
+    // Asks for what may be asked again: a daemon that goes away before it answers is waited for.
+    async fn insist(
+        &self,
+        body: request::Body,
+        (mut sender, mut receiver): (Sender, Receiver),
+    ) -> Result<answer::Body, ClientError> {
+        loop {
+            match next(&mut receiver).await {
+                Err(error) if reunion::is_away(&error) => {
+                    drop(sender);
+                    (sender, receiver) = reunion::open(self, || body.clone()).await?;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Waits until a container has ended, whatever becomes of the daemon meanwhile.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn wait(&self, container: String) -> Result<answer::Exit, ClientError> {
-        match self.ask(request::Body::Wait(request::Container { container })).await? {
+        let body = request::Body::Wait(request::Container { container });
+        let open = self.open(body.clone()).await?;
+        match self.insist(body, open).await? {
             answer::Body::Exit(exit) => Ok(exit),
             _ => Err(ClientError::Odd),
         }
@@ -190,12 +210,17 @@ impl Client {
         self.tell(request::Body::Thaw(request::Container { container })).await
     }
 
-    /// Reports a container's VM as gone.
+    /// Reports a container's VM as gone, to the next daemon if there is none now.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn gone(&self, container: String, text: String) -> Result<(), ClientError> {
-        self.tell(request::Body::Gone(request::Gone { container, text })).await
+        let body = request::Body::Gone(request::Gone { container, text });
+        let open = reunion::open(self, || body.clone()).await?;
+        match self.insist(body, open).await? {
+            answer::Body::Done(_) => Ok(()),
+            _ => Err(ClientError::Odd),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod iso;
 pub mod launch;
 pub mod moment;
 pub mod place;
+pub mod reunion;
 pub mod signals;
 pub mod store;
 pub mod terminal;

@@ -3,123 +3,19 @@
 
 #[path = "daemon/guest.rs"]
 mod guest;
+#[path = "daemon/lab.rs"]
+mod lab;
 
-use guest::{Guest, ID};
-use serialmux::api::{Input, Receiver, Sender, answer, input, request};
-use serialmux::client::{Client, ClientError, next};
+use guest::Guest;
+use lab::{KEY, Lab, drain, loopback, noise, print_all};
+use serialmux::api::{Input, input, request};
+use serialmux::client::ClientError;
 use serialmux::daemon::{Daemon, ServeError};
 use serialmux::place::Place;
-use std::net::SocketAddr;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::runtime::Runtime;
 use wire::Protection::{Plain, Sealed};
 use wire::chunk::Stream::{Stderr, Stdout};
 use wire::message::{guest as said, mux};
-
-const KEY: &[u8] = b"a key";
-
-/// A daemon with a state directory of its own.
-struct Lab {
-    place: Place,
-    client: Client,
-    listen: SocketAddr,
-    /// All of the daemon's tasks; ending it is `kill -9` without the process.
-    runtime: Option<Runtime>,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn loopback() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
-
-async fn serve(place: &Place) -> (SocketAddr, Runtime) {
-    let runtime = Runtime::new().unwrap();
-    let place = place.clone();
-    let daemon = runtime.spawn(async move { Daemon::bind(&place, loopback()).await.unwrap() });
-    let daemon = daemon.await.unwrap();
-    let listen = daemon.listen();
-    runtime.spawn(daemon.serve());
-    (listen, runtime)
-}
-
-impl Lab {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let place = Place::new(Some(dir.path().join("state")));
-        let (listen, runtime) = serve(&place).await;
-        let runtime = Some(runtime);
-        Self { client: Client::new(&place), place, listen, runtime, _dir: dir }
-    }
-
-    fn kill(&mut self) {
-        let end = |runtime: Runtime| runtime.shutdown_timeout(Duration::from_secs(10));
-        tokio::task::block_in_place(|| self.runtime.take().map(end));
-    }
-
-    async fn restart(&mut self) {
-        self.kill();
-        let (listen, runtime) = serve(&self.place).await;
-        (self.listen, self.runtime) = (listen, Some(runtime));
-    }
-
-    async fn register(&self, plain: bool) -> Result<(), ClientError> {
-        let (id, name, command) = (ID.into(), "web".into(), "httpd".into());
-        let key = KEY.to_vec();
-        let (tty, open_stdin) = (false, true);
-        let register = request::Register {
-            id,
-            name,
-            key,
-            plain,
-            tty,
-            open_stdin,
-            command,
-            ..Default::default()
-        };
-        self.client.register(register).await
-    }
-
-    async fn attach(&self, from_start: bool) -> (Sender, Receiver) {
-        let attach = request::Attach { container: "web".into(), stdin: true, from_start };
-        let (sender, mut receiver) = self.client.open(request::Body::Attach(attach)).await.unwrap();
-        assert!(matches!(next(&mut receiver).await, Ok(answer::Body::Attached(_))));
-        (sender, receiver)
-    }
-}
-
-/// All output until the end, per stream, and the exit.
-async fn drain(mut receiver: Receiver) -> (Vec<u8>, Vec<u8>, answer::Exit) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    loop {
-        match next(&mut receiver).await.unwrap() {
-            answer::Body::Output(output) if output.stream == 1 => out.extend(output.bytes),
-            answer::Body::Output(output) => err.extend(output.bytes),
-            answer::Body::Exit(exit) => return (out, err, exit),
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-fn noise(n: usize) -> Vec<u8> {
-    (0..n as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
-}
-
-async fn print_all(guest: &mut Guest, bytes: &[u8]) {
-    let mut done = 0;
-    guest
-        .until("room for output", |guest| {
-            done += guest.print(Stdout, &bytes[done..]);
-            done == bytes.len()
-        })
-        .await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_from_registration_to_exit() {
@@ -130,8 +26,9 @@ async fn a_run_from_registration_to_exit() {
         let mut guest = Guest::new(KEY, protection, 1);
         guest.connect(lab.listen).await;
         let bytes = input::Body::Bytes("typed".into());
-        sender.send(&Input { body: Some(bytes) }).await.unwrap();
-        sender.send(&Input { body: Some(input::Body::End(request::Hello {})) }).await.unwrap();
+        sender.send(&Input { body: Some(bytes), at: 0 }).await.unwrap();
+        let end = input::Body::End(request::Hello {});
+        sender.send(&Input { body: Some(end), at: 0 }).await.unwrap();
         guest.started();
         guest.until("standard input", |guest| guest.stdin_ended).await;
         assert_eq!(guest.stdin, b"typed");

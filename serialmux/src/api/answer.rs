@@ -50,6 +50,17 @@ pub enum Body {
     /// Something happened.
     #[prost(message, tag = "26")]
     Event(super::inside::Event),
+    /// How much input was taken.
+    #[prost(message, tag = "40")]
+    Taken(Taken),
+}
+
+/// How much of this client's input was taken for good; the first one also says where to go on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Taken {
+    /// So many bytes of it.
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
 }
 
 /// Everything known of a container, for people and their scripts; other programs have the rest of this.
@@ -134,6 +145,12 @@ pub struct Attached {
     /// Whether the process reads standard input.
     #[prost(bool, tag = "2")]
     pub open_stdin: bool,
+    /// The container's id: its name may be another's when the client comes back.
+    #[prost(string, tag = "40")]
+    pub id: String,
+    /// Where in the journal its output starts.
+    #[prost(uint64, tag = "41")]
+    pub position: u64,
 }
 
 /// Output.
@@ -148,6 +165,9 @@ pub struct Output {
     /// The output itself.
     #[prost(bytes = "bytes", tag = "3")]
     pub bytes: bytes::Bytes,
+    /// Where in the journal it goes on behind this; 0: not said.
+    #[prost(uint64, tag = "40")]
+    pub position: u64,
 }
 
 /// The container has ended.

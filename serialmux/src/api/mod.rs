@@ -37,13 +37,19 @@ pub struct Input {
     /// What it is.
     #[prost(oneof = "input::Body", tags = "1, 2")]
     pub body: Option<input::Body>,
+    /// Place of the first byte in everything that this client has to say, if it has a token.
+    #[prost(uint64, tag = "40")]
+    pub at: u64,
 }
 
 /// What the daemon sends.
 #[derive(Clone, PartialEq, Message)]
 pub struct Answer {
     /// What it is.
-    #[prost(oneof = "answer::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22, 23, 24, 25, 26")]
+    #[prost(
+        oneof = "answer::Body",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22, 23, 24, 25, 26, 40"
+    )]
     pub body: Option<answer::Body>,
 }
 
@@ -65,6 +71,26 @@ impl Sender {
     /// As the socket says.
     pub async fn send(&mut self, message: &impl Message) -> io::Result<()> {
         self.0.send(Bytes::from(message.encode_to_vec())).await
+    }
+
+    /// Puts a message up for sending, which [`flush`](Self::flush) does. To be called when nothing
+    /// else is up: then it does not wait.
+    ///
+    /// # Errors
+    /// As the socket says.
+    pub async fn put(&mut self, message: &impl Message) -> io::Result<()> {
+        self.0.feed(Bytes::from(message.encode_to_vec())).await
+    }
+
+    /// Sends what was put up.
+    ///
+    /// # Errors
+    /// As the socket says.
+    ///
+    /// # Cancel safety
+    /// Safe: what was sent is not sent again.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        SinkExt::<Bytes>::flush(&mut self.0).await
     }
 }
 

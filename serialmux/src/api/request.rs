@@ -126,6 +126,13 @@ pub struct Attach {
     /// Whether to start at the beginning of the output rather than now.
     #[prost(bool, tag = "3")]
     pub from_start: bool,
+    /// Where to go on: the `position` of the last output that an earlier connection brought.
+    #[prost(uint64, optional, tag = "40")]
+    pub position: Option<u64>,
+    /// Made up by the client, and the same each time it comes back: by it the daemon knows how much
+    /// of its input was taken. With it, input is asked for by [`Taken`](super::answer::Taken).
+    #[prost(bytes = "vec", tag = "41")]
+    pub token: Vec<u8>,
 }
 
 /// Output so far, or on and on.
@@ -146,6 +153,13 @@ pub struct Logs {
     /// Only output read before this time, µs since the Unix epoch; 0: no end.
     #[prost(uint64, tag = "5")]
     pub until_us: u64,
+    /// Where to go on: the `position` of the last output that an earlier connection brought. The tail
+    /// is then what was asked for then.
+    #[prost(uint64, optional, tag = "40")]
+    pub position: Option<u64>,
+    /// Begin with [`Attached`](super::answer::Attached), which says what it takes to come back.
+    #[prost(bool, tag = "41")]
+    pub resumable: bool,
 }
 
 /// Send a signal.

@@ -13,32 +13,32 @@
 
 mod control;
 mod handle;
+mod inputs;
 mod inspection;
+mod line;
 mod outputs;
 mod streams;
 
-pub(super) use handle::{Handle, Input, Status};
-pub(super) use streams::Ends;
+pub(super) use handle::{Handle, Status};
+pub(super) use inputs::{Input, Inputs, Takings};
+pub(super) use streams::{Ends, Incoming};
 
 use super::events::{Event as Told, Events};
 use super::idle::Idle;
 use super::outbox::Outbox;
-use super::peer::{self, Established, Fresh, Pipe};
-use super::registry::Registry;
+use super::peer::{self, Established, Fresh};
 use crate::clock;
 use crate::store::journal::{Journal, JournalError};
 use crate::store::state::{self, Exit, Registration, State};
-use bytes::Bytes;
 use control::Control;
 use handle::Command;
 use inspection::Inspection;
+use line::{Line, Moved, exchange};
 use outputs::Outputs;
-use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use streams::Streams;
-use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wire::message::inside::{Happening, OutOfMemory, What};
@@ -52,17 +52,6 @@ const AFTERMATH: wire::Duration = wire::Duration::from_secs(15);
 const SEED: usize = 32;
 /// When to try again after the disk refused.
 const DISK_RETRY: wire::Duration = wire::Duration::from_secs(1);
-
-/// A VM's pipe, both ways.
-struct Line {
-    read: ReadHalf<Box<dyn Pipe>>,
-    write: WriteHalf<Box<dyn Pipe>>,
-    from: String,
-    transport: Transport,
-    registry: Arc<Registry>,
-    outbox: Outbox,
-    buffer: Vec<u8>,
-}
 
 impl Line {
     fn into_fresh(self) -> Fresh {
@@ -80,7 +69,8 @@ pub(super) struct Container {
     journal: Journal,
     status: watch::Sender<Status>,
     commands: mpsc::Receiver<Command>,
-    inputs: mpsc::Receiver<Input>,
+    input_queue: mpsc::Receiver<Input>,
+    inputs: Inputs,
     link: Option<Link>,
     line: Option<Line>,
     idle: Arc<Idle>,
@@ -88,9 +78,6 @@ pub(super) struct Container {
     control: Control,
     streams: Streams,
     events: Arc<Events>,
-    input: Option<ChannelId>,
-    input_backlog: VecDeque<Bytes>,
-    input_ended: bool,
     sync: Option<JoinHandle<io::Result<()>>>,
     wake_at: Option<Instant>,
     lost_at: Option<Instant>,
@@ -110,11 +97,13 @@ impl Container {
         state: State,
         journal: Journal,
         events: Arc<Events>,
+        inputs: Inputs,
     ) -> Handle {
         let status = Status::recovered(&state, journal.len());
         let (status, watcher) = watch::channel(status);
         let (commands, command_queue) = mpsc::channel(64);
-        let (inputs, input_queue) = mpsc::channel(16);
+        let (input_sender, input_queue) = mpsc::channel(16);
+        let input = (input_sender, inputs.watch());
         let idle = Arc::new(Idle::default());
         let container = Self {
             id: registration.id.clone(),
@@ -123,7 +112,8 @@ impl Container {
             journal,
             status,
             commands: command_queue,
-            inputs: input_queue,
+            input_queue,
+            inputs,
             link: None,
             line: None,
             idle: Arc::clone(&idle),
@@ -131,16 +121,13 @@ impl Container {
             control: Control::default(),
             streams: Streams::default(),
             events,
-            input: None,
-            input_backlog: VecDeque::new(),
-            input_ended: false,
             sync: None,
             wake_at: None,
             lost_at: None,
             dir: dir.clone(),
         };
         let task = tokio::spawn(container.run());
-        Handle::new(registration, dir.join("output.log"), idle, commands, inputs, watcher, &task)
+        Handle::new(registration, dir.join("output.log"), idle, commands, input, watcher, &task)
     }
 
     async fn run(mut self) {
@@ -154,7 +141,7 @@ impl Container {
                     None => return,
                 },
                 () = self.streams.wait() => {}
-                Some(input) = self.inputs.recv(), if self.takes_input() => self.take_input(input),
+                Some(input) = self.input_queue.recv(), if self.inputs.has_room() => self.inputs.take(input),
                 moved = exchange(&mut self.line, writing) => match moved {
                     Moved::In(read) => self.arrived(read),
                     Moved::Out(Ok(())) => {}
@@ -257,7 +244,7 @@ impl Container {
 
     fn new_run(&mut self, boot: Vec<u8>, agent: String) {
         self.outputs = Outputs::default();
-        self.input = None;
+        self.inputs.new_run(true);
         self.state = State { boot, agent, ..State::default() };
         self.save();
         self.status.send_modify(Status::new_run);
@@ -267,7 +254,7 @@ impl Container {
     fn expect(&mut self) {
         if self.line.is_none() && self.state.exit.is_some() {
             self.link = None;
-            (self.input_backlog, self.input_ended) = (VecDeque::new(), false);
+            self.inputs.new_run(false);
             self.new_run(Vec::new(), String::new());
         }
     }
@@ -300,7 +287,7 @@ impl Container {
             greet |= matches!(event, Event::Greet | Event::Lost { .. });
             self.event(&mut link, event);
         }
-        self.feed(&mut link);
+        self.inputs.feed(&mut link);
         self.streams.turn(&mut link);
         self.control.flush(&mut link);
         self.link = Some(link);
@@ -354,7 +341,7 @@ impl Container {
             }
             (Some(label::Kind::Input(_)), ToGuest) => {
                 link.accept(channel, 0);
-                self.input = Some(channel);
+                self.inputs.opened(channel, base);
             }
             (Some(label::Kind::Stream(stream)), direction) => {
                 self.streams.opened(link, channel, direction, stream.request);
@@ -393,9 +380,7 @@ impl Container {
 
     fn gone(&mut self, channel: ChannelId) {
         self.streams.gone(channel);
-        if self.input == Some(channel) {
-            self.input = None;
-        }
+        self.inputs.gone(channel);
         self.control.gone(channel);
         self.outputs.gone(channel);
         if self.outputs.is_empty() {
@@ -521,32 +506,6 @@ impl Container {
 
     // ---- what clients want ----
 
-    fn takes_input(&self) -> bool {
-        self.input_backlog.is_empty() && !self.input_ended
-    }
-
-    fn take_input(&mut self, input: Input) {
-        match input {
-            Input::Bytes(bytes) => self.input_backlog.push_back(bytes),
-            Input::End => self.input_ended = true,
-        }
-    }
-
-    fn feed(&mut self, link: &mut Link) {
-        let Some(channel) = self.input else { return };
-        while let Some(bytes) = self.input_backlog.front_mut() {
-            let n = link.write(channel, bytes);
-            bytes::Buf::advance(bytes, n);
-            if !bytes.is_empty() {
-                return;
-            }
-            self.input_backlog.pop_front();
-        }
-        if self.input_ended {
-            link.finish(channel);
-        }
-    }
-
     fn command(&mut self, command: Command) {
         match command {
             Command::Established(established) => {
@@ -610,22 +569,6 @@ fn is_reply(message: &wire::message::GuestMessage) -> bool {
 
 fn far_away() -> tokio::time::Instant {
     tokio::time::Instant::now() + std::time::Duration::from_secs(3600)
-}
-
-/// What happened on a pipe.
-enum Moved {
-    In(io::Result<usize>),
-    Out(io::Result<()>),
-}
-
-async fn exchange(line: &mut Option<Line>, writing: bool) -> Moved {
-    let Some(Line { read, write, outbox, buffer, .. }) = line else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        n = read.read(buffer) => Moved::In(n),
-        done = outbox.write(write), if writing => Moved::Out(done),
-    }
 }
 
 async fn synced(sync: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {

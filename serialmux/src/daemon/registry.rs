@@ -1,6 +1,6 @@
 //! Which containers exist: by id, by name, and by the key their VM proves to hold.
 
-use super::container::{Container, Handle};
+use super::container::{Container, Handle, Inputs};
 use super::events::{Event, Events};
 use crate::store::journal::{Journal, JournalError};
 use crate::store::state::{self, Registration, State};
@@ -109,14 +109,10 @@ impl Registry {
         let io = |error| RegistryError::Io(dir.to_owned(), error);
         let state = state::load::<State>(&dir.join("state.json")).map_err(io)?.unwrap_or_default();
         let journal = Journal::open(&dir.join("output.log"))?;
+        let inputs = Inputs::open(dir).map_err(io)?;
         let id = registration.id.clone();
-        let handle = Container::start(
-            dir.to_owned(),
-            registration,
-            state,
-            journal,
-            Arc::clone(&self.events),
-        );
+        let events = Arc::clone(&self.events);
+        let handle = Container::start(dir.to_owned(), registration, state, journal, events, inputs);
         self.lock().insert(id, Arc::new(handle));
         Ok(())
     }

@@ -216,6 +216,15 @@ impl Cursor {
     /// # Errors
     /// [`JournalError::Io`], also for damage below `end`.
     pub fn read(&mut self, end: u64) -> Result<Vec<Record>, JournalError> {
+        Ok(self.read_placed(end)?.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// As [`read`](Self::read), with the position behind each record, from which a reader that was
+    /// interrupted goes on.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_placed(&mut self, end: u64) -> Result<Vec<(u64, Record)>, JournalError> {
         let io = |source| JournalError::Io { path: self.path.clone(), source };
         let want = usize::try_from(end.saturating_sub(self.position)).unwrap_or(usize::MAX);
         if want == 0 {
@@ -231,7 +240,7 @@ impl Cursor {
                 Taken::Record(record, taken) => {
                     self.position += taken as u64;
                     rest = rest.slice(taken..);
-                    records.push(record);
+                    records.push((self.position, record));
                 }
                 Taken::More if !records.is_empty() => return Ok(records),
                 Taken::More | Taken::Damage => {

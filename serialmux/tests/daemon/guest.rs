@@ -164,6 +164,20 @@ impl Guest {
         }
     }
 
+    /// Moves bytes both ways while something else goes on.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        tokio::pin!(other);
+        loop {
+            self.events();
+            tokio::select! {
+                done = &mut other => return done,
+                // Given up in the middle it loses bytes, as a serial port does.
+                () = self.step() => {}
+            }
+        }
+    }
+
     async fn step(&mut self) {
         let mut out = Vec::new();
         while self.link.poll_transmit(clock::now(), &mut out) {}

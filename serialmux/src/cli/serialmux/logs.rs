@@ -3,7 +3,7 @@
 use crate::api::{answer, request};
 use crate::attach::show;
 use crate::client::{self, Client};
-use crate::{clock, moment};
+use crate::{clock, moment, reunion};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::process::ExitCode;
@@ -44,19 +44,29 @@ pub(super) async fn logs(client: &Client, args: LogsArgs) -> anyhow::Result<Exit
     };
     let (container, follow) = (args.container, args.follow);
     let (since_us, until_us) = (at(&args.since)?, at(&args.until)?);
-    let body = request::Logs { container, follow, tail, since_us, until_us };
-    let (_sender, mut receiver) = client.open(request::Body::Logs(body)).await?;
+    let (position, resumable) = (None, true);
+    let mut logs =
+        request::Logs { container, follow, tail, since_us, until_us, position, resumable };
+    let (mut sender, mut receiver) = client.open(request::Body::Logs(logs.clone())).await?;
     let mut stamps = args.timestamps.then(Stamps::default);
     loop {
-        match client::next(&mut receiver).await? {
-            answer::Body::Output(mut output) => {
+        match client::next(&mut receiver).await {
+            Ok(answer::Body::Attached(attached)) => logs.container = attached.id,
+            Ok(answer::Body::Output(mut output)) => {
                 if let Some(stamps) = &mut stamps {
                     output.bytes = stamps.stamp(&output);
                 }
                 show(&output)?;
+                logs.position = Some(output.position);
             }
-            answer::Body::Done(_) => return Ok(ExitCode::SUCCESS),
-            _ => bail!(client::ClientError::Odd),
+            Ok(answer::Body::Done(_)) => return Ok(ExitCode::SUCCESS),
+            Ok(_) => bail!(client::ClientError::Odd),
+            Err(error) if reunion::is_away(&error) => {
+                drop(sender);
+                let again = || request::Body::Logs(logs.clone());
+                (sender, receiver) = reunion::open(client, again).await?;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
 }

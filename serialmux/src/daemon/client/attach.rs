@@ -1,13 +1,16 @@
 //! An attached client: output as it comes, input as the process takes it.
 
-use super::{Handle, Refusal, Reply, exit_message, send};
+use super::{Handle, Refusal, Reply, exit_message, over, send};
 use crate::api::{Receiver, Sender, answer, input, request};
-use crate::daemon::container::Input;
+use crate::clock;
+use crate::daemon::container::{Input, Takings};
 use crate::store::journal::Cursor;
+use crate::store::ledger::Token;
 use crate::store::record::Record;
 use crate::store::state::Registration;
 use std::io;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 pub(super) async fn attached(
     handle: &Arc<Handle>,
@@ -15,15 +18,19 @@ pub(super) async fn attached(
     sender: &mut Sender,
     receiver: Receiver,
 ) -> Result<(), Refusal> {
-    let Registration { tty, open_stdin, .. } = handle.registration;
+    let Registration { open_stdin, .. } = handle.registration;
     let mut cursor = handle.cursor()?;
-    if !attach.from_start {
-        cursor.seek(handle.status().written);
+    match attach.position {
+        Some(position) => come_back(handle, &mut cursor, position)?,
+        None if attach.from_start => {}
+        None => cursor.seek(handle.status().written),
     }
-    send(sender, Reply::Attached(answer::Attached { tty, open_stdin })).await?;
+    send(sender, Reply::Attached(description(handle, &cursor))).await?;
     let stdin = attach.stdin && open_stdin;
-    let inputs = pump(Arc::clone(handle), receiver, stdin);
-    let outputs = follow(handle, &mut cursor, sender);
+    let token = attach.token.as_slice().try_into().ok();
+    let inputs = pump(Arc::clone(handle), receiver, stdin, token);
+    let acks = token.filter(|_| stdin).map(|token| Acks::new(handle, token));
+    let outputs = follow(handle, &mut cursor, sender, acks);
     tokio::pin!(inputs);
     tokio::select! {
         exit = outputs => {
@@ -35,9 +42,72 @@ pub(super) async fn attached(
     }
 }
 
+/// What a client that can come back is told of its input.
+pub(super) struct Acks {
+    token: Token,
+    takings: watch::Receiver<Takings>,
+    told: Option<u64>,
+}
+
+impl Acks {
+    fn new(handle: &Handle, token: Token) -> Self {
+        Self { token, takings: handle.takings(), told: None }
+    }
+
+    async fn tell(&mut self, sender: &mut Sender) -> Result<(), Refusal> {
+        let taken = self.takings.borrow_and_update().of(&self.token);
+        match taken.filter(|taken| self.told != Some(*taken)) {
+            Some(bytes) => {
+                self.told = Some(bytes);
+                send(sender, Reply::Taken(answer::Taken { bytes })).await
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+async fn more_was_taken(acks: &mut Option<Acks>) {
+    if let Some(acks) = acks
+        && acks.takings.changed().await.is_ok()
+    {
+        return;
+    }
+    // Nobody wants to know, or the container is gone, which shows elsewhere.
+    std::future::pending().await
+}
+
+pub(super) fn description(handle: &Handle, cursor: &Cursor) -> answer::Attached {
+    let Registration { id, tty, open_stdin, .. } = handle.registration.clone();
+    answer::Attached { tty, open_stdin, id, position: cursor.position() }
+}
+
+/// Goes on where an earlier connection ended, which an earlier daemon may have served.
+pub(super) fn come_back(
+    handle: &Handle,
+    cursor: &mut Cursor,
+    position: u64,
+) -> Result<(), Refusal> {
+    let written = handle.status().written;
+    if position < cursor.position() || position > written {
+        return Err(Refusal::Told(format!(
+            "cannot go on at {position} of a journal of {written} bytes: it is not the one that was \
+             read; follow it anew with `serialmux logs -f`"
+        )));
+    }
+    cursor.seek(position);
+    Ok(())
+}
+
 // Moves a client's input until it hangs up. Waits with it when the process does not read.
-async fn pump(handle: Arc<Handle>, mut receiver: Receiver, stdin: bool) -> io::Error {
+async fn pump(
+    handle: Arc<Handle>,
+    mut receiver: Receiver,
+    stdin: bool,
+    token: Option<Token>,
+) -> io::Error {
     let inputs = handle.inputs();
+    let mut said = 0;
+    let whose = token.unwrap_or_else(made_up);
     loop {
         let message = match receiver.receive::<crate::api::Input>().await {
             Ok(Some(message)) => message,
@@ -45,7 +115,11 @@ async fn pump(handle: Arc<Handle>, mut receiver: Receiver, stdin: bool) -> io::E
             Err(error) => return error,
         };
         let input = match message.body {
-            Some(input::Body::Bytes(bytes)) => Input::Bytes(bytes),
+            Some(input::Body::Bytes(bytes)) => {
+                let at = if token.is_some() { message.at } else { said };
+                said += bytes.len() as u64;
+                Input::Bytes { token: whose, at, bytes }
+            }
             Some(input::Body::End(_)) => Input::End,
             None => continue,
         };
@@ -55,26 +129,41 @@ async fn pump(handle: Arc<Handle>, mut receiver: Receiver, stdin: bool) -> io::E
     }
 }
 
+fn made_up() -> Token {
+    let mut token = Token::default();
+    clock::entropy()(&mut token);
+    token
+}
+
 // Sends output as it comes until the run has ended and all of it was sent.
 pub(super) async fn follow(
     handle: &Handle,
     cursor: &mut Cursor,
     sender: &mut Sender,
+    mut acks: Option<Acks>,
 ) -> Result<answer::Exit, Refusal> {
     let mut watch = handle.watch();
     loop {
         let status = watch.borrow_and_update().clone();
+        if let Some(acks) = &mut acks {
+            acks.tell(sender).await?;
+        }
         send_until(cursor, status.written, sender).await?;
         if let Some(exit) = status.ended() {
             return Ok(exit_message(exit));
         }
-        watch.changed().await.map_err(|_| Refusal::Told("the container was removed".into()))?;
+        tokio::select! {
+            changed = watch.changed() => {
+                changed.map_err(|_| over(handle))?;
+            }
+            () = more_was_taken(&mut acks) => {}
+        }
     }
 }
 
 async fn send_until(cursor: &mut Cursor, end: u64, sender: &mut Sender) -> Result<(), Refusal> {
     loop {
-        let records = tokio::task::block_in_place(|| cursor.read(end))?;
+        let records = tokio::task::block_in_place(|| cursor.read_placed(end))?;
         if records.is_empty() {
             return Ok(());
         }
@@ -84,10 +173,10 @@ async fn send_until(cursor: &mut Cursor, end: u64, sender: &mut Sender) -> Resul
     }
 }
 
-pub(super) fn output(record: Record) -> Option<answer::Output> {
+pub(super) fn output((position, record): (u64, Record)) -> Option<answer::Output> {
     match record {
         Record::Output { stream, time_us, bytes, .. } => {
-            Some(answer::Output { stream: stream as u32, time_us, bytes })
+            Some(answer::Output { stream: stream as u32, time_us, bytes, position })
         }
         Record::Begin { .. } | Record::End { .. } => None,
     }

@@ -3,7 +3,7 @@
 use super::{Handle, Refusal, Reply, ask, hangup, send};
 use crate::api::inside::{self as api, Change};
 use crate::api::{Input, Receiver, Request, Sender, answer, input, request};
-use crate::daemon::container::{Ends, Input as Incoming};
+use crate::daemon::container::{Ends, Incoming};
 use crate::daemon::events::{Event, Events};
 use crate::difference::{self, ImagePaths};
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! A client that reads the log: a range of it, its tail, and what follows.
 
-use super::attach::{follow, output};
+use super::attach::{come_back, description, follow, output};
 use super::{Handle, Refusal, Reply, hangup, send};
 use crate::api::{Receiver, Request, Sender, answer, request};
 use std::collections::VecDeque;
@@ -13,12 +13,19 @@ pub(super) async fn replay(
     mut receiver: Receiver,
 ) -> Result<(), Refusal> {
     let mut cursor = handle.cursor()?;
+    if let Some(position) = logs.position {
+        come_back(handle, &mut cursor, position)?;
+    }
+    if logs.resumable {
+        send(sender, Reply::Attached(description(handle, &cursor))).await?;
+    }
     let end = handle.status().written;
     let until = if logs.until_us == 0 { u64::MAX } else { logs.until_us };
     let wanted = |output: &answer::Output| (logs.since_us..until).contains(&output.time_us);
-    let mut tail = Tail::new(logs.tail);
+    // Of a tail, the first connection has brought the beginning.
+    let mut tail = Tail::new(logs.tail.filter(|_| logs.position.is_none()));
     loop {
-        let records = tokio::task::block_in_place(|| cursor.read(end))?;
+        let records = tokio::task::block_in_place(|| cursor.read_placed(end))?;
         if records.is_empty() {
             break;
         }
@@ -33,7 +40,7 @@ pub(super) async fn replay(
     }
     if logs.follow && logs.until_us == 0 {
         tokio::select! {
-            exit = follow(handle, &mut cursor, sender) => exit?,
+            exit = follow(handle, &mut cursor, sender, None) => exit?,
             gone = receiver.receive::<Request>() => {
                 return Err(hangup(gone.err().unwrap_or(io::ErrorKind::UnexpectedEof.into())));
             }
@@ -108,7 +115,8 @@ mod tests {
     fn check(chunks: &[&'static str], lines: u64, expected: &str) {
         let mut tail = Tail::new(Some(lines));
         for chunk in chunks {
-            let output = answer::Output { stream: 1, time_us: 0, bytes: chunk.as_bytes().into() };
+            let bytes = chunk.as_bytes().into();
+            let output = answer::Output { stream: 1, time_us: 0, bytes, position: 0 };
             assert!(tail.push(output).is_none());
         }
         let found: Vec<u8> = tail.finish().into_iter().flat_map(|o| o.bytes.to_vec()).collect();

@@ -4,7 +4,7 @@ mod attach;
 mod inside;
 mod logs;
 
-use super::container::{Handle, Status};
+use super::container::Handle;
 use super::events::Event;
 use super::registry::Registry;
 use crate::api::answer::{self, Body as Reply};
@@ -17,7 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 use wire::message::{inside as message, mux};
 
 /// A request that was not carried out: what the client is told, or that it is gone.
@@ -115,7 +115,7 @@ async fn perform(
         }
         Body::Wait(request::Container { container }) => {
             let handle = registry.find(&container)?;
-            let exit = ended(&mut handle.watch()).await?;
+            let exit = ended(&handle).await?;
             send(sender, Reply::Exit(exit)).await
         }
         Body::Kill(request::Kill { container, signal }) => {
@@ -230,13 +230,18 @@ fn exit_message(exit: &Exit) -> answer::Exit {
     answer::Exit { code: exit.code, error: exit.error.clone() }
 }
 
-async fn ended(status: &mut watch::Receiver<Status>) -> Result<answer::Exit, Refusal> {
-    let status = status
-        .wait_for(|status| status.ended().is_some())
-        .await
-        .map_err(|_| Refusal::Told("the container was removed".into()))?;
-    status
-        .ended()
-        .map(exit_message)
-        .ok_or_else(|| Refusal::Told("the container was removed".into()))
+async fn ended(handle: &Handle) -> Result<answer::Exit, Refusal> {
+    let mut status = handle.watch();
+    let status =
+        status.wait_for(|status| status.ended().is_some()).await.map_err(|_| over(handle))?;
+    status.ended().map(exit_message).ok_or_else(|| over(handle))
+}
+
+/// Why nothing more is heard of a container: it was removed, or the daemon ends, which is for the client
+/// to see by itself: it comes back to the next one.
+fn over(handle: &Handle) -> Refusal {
+    match handle.is_removed() {
+        true => Refusal::Told("the container was removed".into()),
+        false => Refusal::Hangup(io::ErrorKind::UnexpectedEof.into()),
+    }
 }

@@ -1,14 +1,15 @@
 //! What the rest of the daemon holds of a container: its commands, and its status.
 
+use super::inputs::{Input, Takings};
 use super::inspection::Inspection;
 use super::streams::Ends;
 use crate::daemon::idle::Idle;
 use crate::daemon::peer::Established;
 use crate::store::journal::{Cursor, JournalError};
 use crate::store::state::{Exit, Registration, State};
-use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use wire::message::mux;
@@ -55,15 +56,6 @@ impl Status {
     }
 }
 
-/// What a client puts into a container's standard input.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// Bytes.
-    Bytes(Bytes),
-    /// Its end.
-    End,
-}
-
 pub(super) type Reply = oneshot::Sender<Result<Vec<u8>, String>>;
 
 #[derive(Debug)]
@@ -88,7 +80,9 @@ pub(crate) struct Handle {
     journal: PathBuf,
     commands: mpsc::Sender<Command>,
     inputs: mpsc::Sender<Input>,
+    takings: watch::Receiver<Takings>,
     status: watch::Receiver<Status>,
+    removed: AtomicBool,
     task: AbortHandle,
 }
 
@@ -98,13 +92,25 @@ impl Handle {
         journal: PathBuf,
         idle: Arc<Idle>,
         commands: mpsc::Sender<Command>,
-        inputs: mpsc::Sender<Input>,
+        (inputs, takings): (mpsc::Sender<Input>, watch::Receiver<Takings>),
         status: watch::Receiver<Status>,
         task: &JoinHandle<()>,
     ) -> Self {
         let key_id = Psk::derive(&registration.key).id();
         let task = task.abort_handle();
-        Self { registration, key_id, idle, journal, commands, inputs, status, task }
+        let removed = AtomicBool::new(false);
+        Self {
+            registration,
+            key_id,
+            idle,
+            journal,
+            commands,
+            inputs,
+            takings,
+            status,
+            removed,
+            task,
+        }
     }
 
     /// Whether `other` differs in nothing but the time of registration.
@@ -134,6 +140,11 @@ impl Handle {
     /// Where standard input goes; waits when the process does not read.
     pub(crate) fn inputs(&self) -> mpsc::Sender<Input> {
         self.inputs.clone()
+    }
+
+    /// How much of each client's input was taken.
+    pub(crate) fn takings(&self) -> watch::Receiver<Takings> {
+        self.takings.clone()
     }
 
     /// Hands over a pipe whose VM has proved to be this container's.
@@ -194,8 +205,14 @@ impl Handle {
         drop(self.commands.send(command).await);
     }
 
-    /// Ends the container's task.
+    /// Whether it was removed. Else what has ended is the daemon, and the container goes on in the next.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Ends the container's task: it is being removed.
     pub(crate) fn stop(&self) {
+        self.removed.store(true, Ordering::Relaxed);
         self.idle.close();
         self.task.abort();
     }

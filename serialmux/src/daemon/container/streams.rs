@@ -4,7 +4,6 @@
 //! the channel with it. A client that does not read stops its own channel only. A guest opens a stream when it
 //! takes the request on; one that nobody here has asked for (any more) is refused.
 
-use super::handle::Input;
 use bytes::Bytes;
 use futures_util::task::noop_waker_ref;
 use std::collections::BTreeMap;
@@ -19,19 +18,28 @@ const PIECE: usize = 64 * 1024;
 /// Streams asked for and not yet opened. A guest that answers and never opens one leaves it behind.
 const MAX_EXPECTED: usize = 256;
 
+/// What a client gives a stream.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// Bytes.
+    Bytes(Bytes),
+    /// Its end.
+    End,
+}
+
 /// The client's side of a stream.
 #[derive(Debug)]
 pub(crate) enum Ends {
     /// What the guest sends goes here.
     Up(mpsc::Sender<Bytes>),
     /// What comes from here goes to the guest. Without its end, the guest is told that it is not whole.
-    Down(mpsc::Receiver<Input>),
+    Down(mpsc::Receiver<Incoming>),
 }
 
 #[derive(Debug)]
 enum Stream {
     Up { client: PollSender<Bytes>, reserved: bool, taken: u64 },
-    Down { client: mpsc::Receiver<Input>, pending: Bytes, ended: bool, told: bool },
+    Down { client: mpsc::Receiver<Incoming>, pending: Bytes, ended: bool, told: bool },
 }
 
 /// The streams of one guest.
@@ -158,8 +166,8 @@ impl Stream {
                     match client.poll_recv(&mut context) {
                         Poll::Pending => return true,
                         Poll::Ready(None) => return false,
-                        Poll::Ready(Some(Input::End)) => *ended = true,
-                        Poll::Ready(Some(Input::Bytes(bytes))) => *pending = bytes,
+                        Poll::Ready(Some(Incoming::End)) => *ended = true,
+                        Poll::Ready(Some(Incoming::Bytes(bytes))) => *pending = bytes,
                     }
                 }
                 let n = link.write(channel, pending);
@@ -190,11 +198,11 @@ impl Stream {
             Self::Down { client, pending, ended, .. } if pending.is_empty() && !*ended => {
                 match client.poll_recv(context) {
                     Poll::Pending => false,
-                    Poll::Ready(Some(Input::Bytes(bytes))) => {
+                    Poll::Ready(Some(Incoming::Bytes(bytes))) => {
                         *pending = bytes;
                         true
                     }
-                    Poll::Ready(Some(Input::End)) => {
+                    Poll::Ready(Some(Incoming::End)) => {
                         *ended = true;
                         true
                     }

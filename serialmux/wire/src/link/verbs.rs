@@ -183,6 +183,14 @@ impl Link {
         })
     }
 
+    /// Offset up to which the peer has taken over, for good, what was written to a channel.
+    pub fn taken_over(&self, id: ChannelId) -> Option<u64> {
+        match self.channels.get(&id).map(|channel| &channel.half) {
+            Some(Half::Send(send)) => Some(send.base()),
+            _ => None,
+        }
+    }
+
     /// Ends a stream after what was written.
     pub fn finish(&mut self, id: ChannelId) {
         if let Some(Channel { half: Half::Send(send), .. }) = self.channels.get_mut(&id) {

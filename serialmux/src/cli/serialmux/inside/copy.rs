@@ -439,7 +439,7 @@ fn finished(answer: Result<answer::Body, ClientError>) -> anyhow::Result<()> {
 
 // A daemon that has closed its end says why in what is still to be read from it.
 async fn put(sender: &mut Sender, body: input::Body) {
-    sender.send(&Input { body: Some(body) }).await.ok();
+    sender.send(&Input { body: Some(body), at: 0 }).await.ok();
 }
 
 #[cfg(test)]
