@@ -95,6 +95,8 @@ pub struct LinkConfig {
     pub keepalive: Duration,
     /// Features to offer and to agree to, as bits. Without one, a link is as one of an older build.
     pub features: u64,
+    /// Protocol versions to speak, lowest and highest.
+    pub protocols: (u32, u32),
 }
 
 impl LinkConfig {
@@ -150,6 +152,7 @@ impl LinkConfig {
             ack_delay: Duration::from_millis(10),
             keepalive: Duration::from_secs(30),
             features: FEATURES,
+            protocols: PROTOCOLS,
         }
     }
 

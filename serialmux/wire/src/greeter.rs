@@ -7,7 +7,7 @@
 //! A greeter owns no channel and keeps nothing of what it reads but one partial frame, so a
 //! stranger on the port costs a few kilobytes.
 
-use crate::config::{LinkConfig, PROTOCOLS, Transport};
+use crate::config::{LinkConfig, Transport};
 use crate::frame::{Deframer, Frame, encode};
 use crate::handshake::{self, Entropy, GuestHello, HandshakeError, MuxHello, Offer, Protection};
 use crate::packet::{Header, Kind, clear, clear_body};
@@ -42,6 +42,7 @@ pub struct Greeter {
     /// `None` while there is nothing to say.
     retry_at: Option<Instant>,
     retry_after: Duration,
+    refusal: Option<HandshakeError>,
 }
 
 impl fmt::Debug for Greeter {
@@ -55,8 +56,8 @@ impl Greeter {
     /// A greeter for a pipe that has just appeared. `instance` names this run of the mux.
     pub fn new(config: &LinkConfig, instance: [u8; 16], entropy: Entropy, now: Instant) -> Self {
         let hello = MuxHello {
-            proto_min: PROTOCOLS.0,
-            proto_max: PROTOCOLS.1,
+            proto_min: config.protocols.0,
+            proto_max: config.protocols.1,
             features: config.features,
             instance: instance.to_vec(),
             max_packet: u32::try_from(config.max_packet).unwrap_or(u32::MAX),
@@ -69,7 +70,13 @@ impl Greeter {
             offer: None,
             retry_at: Some(now),
             retry_after: FIRST_RETRY,
+            refusal: None,
         }
+    }
+
+    /// Why there is no session, if that is known: what this end found wrong with the guest's last answer.
+    pub fn refusal(&self) -> Option<&HandshakeError> {
+        self.refusal.as_ref()
     }
 
     /// A greeter for a pipe whose guest is known and rests: it says nothing until it is spoken to.
@@ -99,8 +106,12 @@ impl Greeter {
 
     fn beacon(&mut self, now: Instant, body: &[u8]) -> Option<Greeting> {
         let id = KeyId(*body.first_chunk()?);
-        if body.len() < BEACON_LEN {
-            return None;
+        let [min, max] = *body.get(8..BEACON_LEN)?.first_chunk()?;
+        if let Err(error) = self.speaks(min.into(), max.into()) {
+            // No hello of ours can be answered: said once, and again when the guest asks again.
+            let greeting = Greeting::Rejected(error.to_string());
+            (self.offer, self.refusal) = (None, Some(error));
+            return Some(greeting);
         }
         if self.offer.as_ref().is_some_and(|(offered, ..)| *offered == id) {
             self.retry_at = Some(now);
@@ -108,6 +119,14 @@ impl Greeter {
         }
         self.offer = None;
         Some(Greeting::Asked(id))
+    }
+
+    fn speaks(&self, min: u32, max: u32) -> Result<(), HandshakeError> {
+        let (ours_min, ours_max) = (self.hello.proto_min, self.hello.proto_max);
+        if max.min(ours_max) < min.max(ours_min) {
+            return Err(HandshakeError::Version { min, max, ours_min, ours_max });
+        }
+        Ok(())
     }
 
     /// Answers [`Greeting::Asked`] with the key that has this id.
@@ -139,6 +158,11 @@ impl Greeter {
         let session = offer.answered(body).and_then(|(keys, hello)| {
             let max_packet = usize::try_from(hello.max_packet).unwrap_or(usize::MAX);
             let id = handshake::id(&hello.boot_id)?;
+            let (ours_min, ours_max) = (self.hello.proto_min, self.hello.proto_max);
+            if !(ours_min..=ours_max).contains(&hello.proto) {
+                let (min, max) = (hello.proto, hello.proto);
+                return Err(HandshakeError::Version { min, max, ours_min, ours_max });
+            }
             let GuestHello { proto, features, agent, transport, resting, .. } = hello;
             let transport = Transport::of(transport);
             // Nothing that was not offered, whatever the guest says.
@@ -146,7 +170,13 @@ impl Greeter {
             let peer = Peer { id, proto, features, agent, max_packet, transport, resting };
             Ok(Session::new(keys, tag, peer, offer.digest))
         });
-        session.ok().map(|session| Greeting::Established(Box::new(session)))
+        match session {
+            Ok(session) => Some(Greeting::Established(Box::new(session))),
+            Err(error) => {
+                self.refusal = Some(error);
+                None
+            }
+        }
     }
 
     /// Appends what is due to the line; false if nothing is.

@@ -40,7 +40,7 @@ use crate::channel::{ChannelId, Class, Direction};
 use crate::config::{LinkConfig, Transport};
 use crate::digest::Digest;
 use crate::frame::Deframer;
-use crate::handshake::Entropy;
+use crate::handshake::{Entropy, HandshakeError};
 use crate::packet::SEAL_LEN;
 use crate::ranges::RangeSet;
 use crate::record::{MAX_LABEL, ResetCode};
@@ -311,7 +311,7 @@ impl Link {
         now: Instant,
     ) -> Self {
         let mut responder = Responder::new(identity, config.max_packet, entropy, now);
-        responder.set_features(config.features);
+        responder.set_versions(config.features, config.protocols);
         let blank = responder.digest();
         Self::new(config, Some(responder), blank)
     }
@@ -356,6 +356,12 @@ impl Link {
     /// Counters since the link was made.
     pub fn stats(&self) -> LinkStats {
         self.stats
+    }
+
+    /// Guest: why the last hello of a mux could not be answered, as long as there is no session; what
+    /// would have to change for one is in it.
+    pub fn refusal(&self) -> Option<&HandshakeError> {
+        self.responder.as_ref().filter(|_| self.live.is_none()).and_then(Responder::refusal)
     }
 
     /// The digest of an empty stream, for an owner that keeps digests of its own and hands them back

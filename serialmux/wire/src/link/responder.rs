@@ -41,6 +41,8 @@ pub(super) struct Responder {
     /// Hellos are answered only so that the mux knows whose pipe this is.
     resting: bool,
     features: u64,
+    protocols: (u32, u32),
+    refusal: Option<HandshakeError>,
 }
 
 impl Responder {
@@ -64,12 +66,19 @@ impl Responder {
             transport: Transport::Uart,
             resting: false,
             features: FEATURES,
+            protocols: PROTOCOLS,
+            refusal: None,
         }
     }
 
-    /// Which features it agrees to.
-    pub(super) fn set_features(&mut self, features: u64) {
-        self.features = features;
+    /// Which features it agrees to, and which versions it speaks.
+    pub(super) fn set_versions(&mut self, features: u64, protocols: (u32, u32)) {
+        (self.features, self.protocols) = (features, protocols);
+    }
+
+    /// What was wrong with the last hello that could not be answered.
+    pub(super) fn refusal(&self) -> Option<&HandshakeError> {
+        self.refusal.as_ref()
     }
 
     /// Of nothing, under the guest's key.
@@ -127,13 +136,14 @@ impl Responder {
         self.beacon_at = Some(now);
     }
 
-    /// A hello came. A session is returned if it is a new one that opens under our key.
+    /// A hello came. A session is returned if it is a new one that opens under our key; the error is
+    /// [`refusal`](Self::refusal).
     pub(super) fn hello(
         &mut self,
         now: Instant,
         tag: u8,
         body: &[u8],
-    ) -> Result<Option<Session>, HandshakeError> {
+    ) -> Result<Option<Session>, ()> {
         if let Some((hello, reply)) = &self.answered
             && hello == body
         {
@@ -144,20 +154,25 @@ impl Responder {
             return Ok(None);
         }
         self.last_hello = Some(now);
-        let Self { identity, entropy, max_packet, transport, resting, features, .. } = self;
+        let Self { identity, entropy, max_packet, transport, resting, features, protocols, .. } =
+            self;
         let (transport, resting) = (*transport, *resting);
         let reply = |hello: &MuxHello| {
-            let agreed = agree(hello, identity, *max_packet)?;
+            let agreed = agree(hello, identity, *max_packet, *protocols)?;
             let features = hello.features & *features & REWIND;
             Ok(GuestHello { features, transport: transport.number(), resting, ..agreed })
         };
         let answer = handshake::answer(&identity.psk, identity.protection, body, reply, entropy);
-        let (reply, keys, hello, agreed) = match answer {
+        let answer = answer.and_then(|(reply, keys, hello, agreed)| {
+            Ok((handshake::id(&hello.instance)?, reply, keys, hello, agreed))
+        });
+        let (id, reply, keys, hello, agreed) = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 let header = Header { kind: Kind::Reject, tag, number: 0 };
                 self.outbox = Some(clear(header, error.to_string().as_bytes()));
-                return Err(error);
+                self.refusal = Some(error);
+                return Err(());
             }
         };
         if resting && hello.features & RESTING == 0 {
@@ -172,7 +187,7 @@ impl Responder {
             return Ok(None);
         }
         let peer = Peer {
-            id: handshake::id(&hello.instance)?,
+            id,
             proto: agreed.proto,
             features: agreed.features,
             agent: String::new(),
@@ -206,7 +221,7 @@ impl Responder {
         let [a, b, c, d, ..] = self.identity.boot_id;
         let number = u32::from_le_bytes([a, b, c, d]);
         let mut body = self.identity.psk.id().0.to_vec();
-        body.extend([PROTOCOLS.0 as u8, PROTOCOLS.1 as u8]);
+        body.extend([self.protocols.0 as u8, self.protocols.1 as u8]);
         clear(Header { kind: Kind::Beacon, tag: 0, number }, &body)
     }
 }
@@ -215,8 +230,9 @@ fn agree(
     hello: &MuxHello,
     identity: &GuestIdentity,
     max_packet: u32,
+    protocols: (u32, u32),
 ) -> Result<GuestHello, HandshakeError> {
-    let (ours_min, ours_max) = PROTOCOLS;
+    let (ours_min, ours_max) = protocols;
     let (min, max) = (hello.proto_min, hello.proto_max);
     let proto = max.min(ours_max);
     if proto < ours_min || proto < min {
