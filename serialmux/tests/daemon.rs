@@ -170,6 +170,22 @@ async fn requests_before_the_boot_reach_the_guest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_gives_what_the_agent_says_it_did() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.say(report(&[("guestinfo.vice..link.reload", "1: done: linger 9 s")]));
+    guest.until("the report to be through", |guest| guest.is_drained()).await;
+    let client = lab.client.clone();
+    let reload = tokio::spawn(async move { client.reload("web".into()).await });
+    guest.until("the request", |guest| !guest.asked.is_empty()).await;
+    assert!(matches!(guest.asked[0].body, Some(mux::Body::Reload(_))), "{:?}", guest.asked);
+    guest.until("the reply to be through", |guest| guest.is_drained()).await;
+    assert_eq!(reload.await.unwrap().unwrap(), "done: linger 9 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_vm_that_dies_without_a_word_ends_the_wait_with_the_reason() {
     let lab = Lab::new().await;
     lab.register(false).await.unwrap();

@@ -98,7 +98,9 @@ impl Reporter {
     }
 
     /// What the config's networks have got.
-    pub fn endpoints(&mut self, networks: BTreeMap<String, EndpointReport>) {
+    pub fn endpoints(&mut self, mut networks: BTreeMap<String, EndpointReport>) {
+        // Of a network that has got nothing there is nothing to say.
+        networks.retain(|_, endpoint| *endpoint != EndpointReport::default());
         self.report.networks = networks;
     }
 
@@ -368,7 +370,9 @@ mod tests {
         let (mut reporter, kept) = reporter(false);
         let net = guestinfo::IpNet { addr: [172, 16, 0, 2].into(), prefix_len: 16 };
         let endpoint = EndpointReport { assigned: Some(net), ..EndpointReport::default() };
-        reporter.endpoints([("bridge".to_owned(), endpoint)].into());
+        let nothing = EndpointReport::default();
+        reporter.endpoints([("bridge".to_owned(), endpoint), ("other".to_owned(), nothing)].into());
+        assert_eq!(reporter.report.networks.len(), 1);
         reporter.reloaded(format!("1: {}", "é".repeat(MAX_RELOAD_WORDS)));
         reporter.released();
         reporter.publish(&mut uplink);

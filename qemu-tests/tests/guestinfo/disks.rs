@@ -154,7 +154,7 @@ fn a_running_vm_follows_its_config_as_far_as_it_can() {
     set(&mut bad, "/link/linger", "soon");
     set(&mut bad, &format!("/sessions|{id}/active"), "false");
     disk.write(&bad);
-    reload().code(1).complains(&["nothing was changed", "link/linger", "soon"]);
+    reload().code(125).complains(&["nothing was changed", "link/linger", "soon"]);
     let known = bench.inspect(&id);
     assert_eq!(known["status"], "running", "{known:#}");
     let told = known["report"]["guestinfo.vice..link.reload"].as_str().unwrap_or_default();

@@ -39,7 +39,7 @@ fn what_the_interface_has_is_in_the_report() {
     let bench = Bench::new();
     let id = id('b');
     let mut pairs = vic(&id, &["PATH=/bin:/sbin".to_owned()]);
-    let script = "sh|-c|until ip link set eth0 up 2>/dev/null; do sleep 0.1; done; \
+    let script = "sh|-c|echo up; until ip link set eth0 up 2>/dev/null; do sleep 0.1; done; \
                   ip addr add 172.16.0.2/16 dev eth0; ip route add default via 172.16.0.1; \
                   read line; ip addr del 172.16.0.2/16 dev eth0; read line; exit 3";
     let changed = [
@@ -55,6 +55,7 @@ fn what_the_interface_has_is_in_the_report() {
     }
     let vmx = bench.vmx("addresses", &lines(&pairs));
     let mut vm = bench.lab.containervm(["start", "-a", &vmx]);
+    vm.expect("up");
     let key = |key: &str| format!("guestinfo.vice..networks|bridge.{key}");
     let address = |report: &serde_json::Value| report[key("assigned.IP")].clone();
     let report = bench.await_report(&id, |report| address(report) == "AAAAAAAAAAAAAP//rBAAAg==");

@@ -122,6 +122,13 @@ fn untouched(changes: &Changes<'_>) -> Outcome {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_hang_up_is_a_request_to_read_the_config_again() {
+        let mut signals = super::super::Signals::listen().expect("signals");
+        crate::sys::kill(nix::unistd::Pid::this(), libc::SIGHUP).expect("a signal to oneself");
+        assert!(matches!(signals.next().await, super::super::Event::Reload));
+    }
+
     #[test]
     fn what_became_of_a_reload_is_one_line() {
         let words = |done: &[&str], left: &[&str]| {
