@@ -225,7 +225,7 @@ fn keys_of_every_kind_are_understood_and_true_values_too() {
         }
     }
     let vmx = bench.vmx("every", &lines(&pairs));
-    let mut vm = bench.lab.containervm(["start", "-a", &vmx]);
+    let mut vm = bench.lab.containervm(["start", "-ai", &vmx]);
     vm.expect("terminal");
     vm.write("hi\n");
     vm.finish().code(4).shows("got hi");
