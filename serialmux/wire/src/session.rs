@@ -263,3 +263,33 @@ impl Arrived {
         Ack { delay_us, ranges: ranges.map(|r| (r.start, r.end - 1)).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Transport;
+    use crate::psk::Psk;
+
+    fn session(mux: bool, tag: u8) -> Session {
+        let (id, agent) = ([1; 16], String::new());
+        let (proto, features, max_packet) = (1, 0, 4096);
+        let (transport, resting) = (Transport::Uart, false);
+        let peer = Peer { id, proto, features, agent, max_packet, transport, resting };
+        let keys = Keys::plain(mux, b"hello", b"reply");
+        Session::new(keys, tag, peer, Psk::derive(b"key").digest())
+    }
+
+    #[test]
+    fn a_packet_of_another_tag_is_a_stray_even_where_its_checksum_fits() {
+        let (mut sender, mut packet, mut records) = (session(true, 7), Vec::new(), Vec::new());
+        sender.seal(b"\x01", &mut packet);
+        let (header, _) = Header::parse(&packet).unwrap();
+        assert!(session(false, 7).open(header, &packet, &mut records).is_ok());
+        assert_eq!(session(false, 8).open(header, &packet, &mut records), Err(OpenError::Stray));
+        assert_eq!(
+            session(true, 7).open(header, &packet, &mut records),
+            Err(OpenError::Damaged(0)),
+            "one's own echo is no peer"
+        );
+    }
+}

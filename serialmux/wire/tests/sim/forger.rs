@@ -7,7 +7,9 @@ use prost::Message;
 use wire::frame::{Deframer, Frame, encode};
 use wire::handshake::{GuestHello, MuxHello};
 use wire::packet::{Header, Kind, clear, clear_body};
-use wire::{Entropy, Greeter, Greeting, GuestIdentity, Instant, Link, LinkConfig, Protection, Psk};
+use wire::{
+    Entropy, Greeter, Greeting, GuestIdentity, Instant, Link, LinkConfig, Protection, Psk, Session,
+};
 
 const KEY: &[u8] = b"known to both";
 const PLAIN: u8 = 1;
@@ -23,9 +25,21 @@ pub struct Forger {
 impl Forger {
     /// A mux's link whose guest is forged.
     pub fn guest(config: LinkConfig) -> (Link, Self) {
+        let (session, forger) = Self::session(&config);
+        (Link::mux(config, session, Instant::default()), forger)
+    }
+
+    /// Another session of the same guest for the same link.
+    pub fn reconnect(link: &mut Link, config: &LinkConfig) -> Self {
+        let (session, forger) = Self::session(config);
+        link.install(Instant::default(), session);
+        forger
+    }
+
+    fn session(config: &LinkConfig) -> (Session, Self) {
         let at = Instant::default();
         let psk = Psk::derive(KEY);
-        let mut greeter = Greeter::new(&config, [1; 16], entropy(), at);
+        let mut greeter = Greeter::new(config, [1; 16], entropy(), at);
         let mut beacon = psk.id().0.to_vec();
         beacon.extend([1, 1]);
         let asked = tell(&mut greeter, Header { kind: Kind::Beacon, tag: 0, number: 0 }, &beacon);
@@ -49,7 +63,7 @@ impl Forger {
             panic!("the forged reply is good");
         };
         let forger = Self::new(header.tag, false, hello, &reply);
-        (Link::mux(config, *session, at), forger)
+        (*session, forger)
     }
 
     /// A guest's link whose mux is forged.

@@ -123,15 +123,32 @@ impl World {
         self.heal();
         let bytes = self.plan.output.iter().sum::<usize>() + self.plan.input;
         let deadline = self.now + 60 * SECOND + 4 * SECOND * bytes as u64 / self.plan.rate;
+        let patience = 30 * SECOND + 2 * SECOND * bytes as u64 / self.plan.rate;
+        let mut progress = vec![(0, self.now); self.guest.sources.len() + 1];
         while !self.is_done() {
             self.step();
             assert!(self.now < deadline, "not drained in time: {}", self.state());
+            let starved = self.note_progress(&mut progress, patience);
+            assert!(!starved, "a channel gets nothing through: {}", self.state());
         }
         self.mux.check_prefixes();
         for (log, source) in self.mux.logs.iter().zip(&self.guest.sources) {
             assert!(log.bytes == source.bytes, "output is of another life");
         }
         assert!(self.guest.stdin_got == self.mux.input, "input differs");
+    }
+
+    // Whether any stream that is not through has got nothing through for so long.
+    fn note_progress(&self, progress: &mut [(u64, u64)], patience: u64) -> bool {
+        let got = self.guest.stdin_got.len() as u64 + u64::from(self.guest.stdin_done);
+        let logs = self.mux.logs.iter().map(|log| (log.durable(), log.is_complete()));
+        let streams = logs.chain([(got, self.guest.stdin_done)]);
+        streams.zip(progress).any(|((amount, through), (seen, at))| {
+            if *seen != amount || through {
+                (*seen, *at) = (amount, self.now);
+            }
+            self.now - *at > patience
+        })
     }
 
     fn heal(&mut self) {
