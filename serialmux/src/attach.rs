@@ -1,6 +1,6 @@
 //! `docker attach` on this side: the user's terminal and standard streams against a container's.
 
-mod typing;
+pub(crate) mod typing;
 
 use crate::api::{Receiver, Sender, answer, request};
 use crate::client::{self, Client, ClientError};
@@ -281,11 +281,11 @@ pub fn show(output: &answer::Output) -> io::Result<()> {
     stdout.flush()
 }
 
-fn proxied() -> io::Result<Vec<(i32, Signal)>> {
+pub(crate) fn proxied() -> io::Result<Vec<(i32, Signal)>> {
     PROXIED.into_iter().map(|number| Ok((number, signal(SignalKind::from_raw(number))?))).collect()
 }
 
-async fn any(signals: &mut [(i32, Signal)]) -> i32 {
+pub(crate) async fn any(signals: &mut [(i32, Signal)]) -> i32 {
     let number = std::future::poll_fn(|context| {
         for (number, signal) in signals.iter_mut() {
             if signal.poll_recv(context).is_ready() {

@@ -160,7 +160,20 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn kill(&self, container: String, signal: i32) -> Result<(), ClientError> {
-        self.tell(request::Body::Kill(request::Kill { container, signal })).await
+        self.kill_exec(container, String::new(), signal).await
+    }
+
+    /// Sends a signal to the process of an exec; that of the container if its id is empty.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn kill_exec(
+        &self,
+        container: String,
+        exec: String,
+        signal: i32,
+    ) -> Result<(), ClientError> {
+        self.tell(request::Body::Kill(request::Kill { container, signal, exec })).await
     }
 
     /// Sets a terminal's size.
@@ -173,8 +186,45 @@ impl Client {
         rows: u32,
         columns: u32,
     ) -> Result<(), ClientError> {
-        let resize = request::Resize { container, rows, columns };
+        self.resize_exec(container, String::new(), (rows, columns)).await
+    }
+
+    /// Sets the size of an exec's terminal; of the container's if its id is empty.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn resize_exec(
+        &self,
+        container: String,
+        exec: String,
+        (rows, columns): (u32, u32),
+    ) -> Result<(), ClientError> {
+        let resize = request::Resize { container, rows, columns, exec };
         self.tell(request::Body::Resize(resize)).await
+    }
+
+    /// Asks a container to end, and waits until it has.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn stop(&self, stop: request::Stop) -> Result<(), ClientError> {
+        self.tell(request::Body::Stop(stop)).await
+    }
+
+    /// Freezes a container's processes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn pause(&self, container: String) -> Result<(), ClientError> {
+        self.tell(request::Body::Pause(request::Container { container })).await
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn unpause(&self, container: String) -> Result<(), ClientError> {
+        self.tell(request::Body::Unpause(request::Container { container })).await
     }
 
     /// Has a container's agent read its config again; what it did about it, in its words.

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod columns;
 pub mod daemon;
 pub mod difference;
+pub mod exec;
 pub mod iso;
 pub mod launch;
 pub mod moment;

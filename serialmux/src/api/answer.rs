@@ -29,6 +29,15 @@ pub enum Body {
     /// Everything known of a container.
     #[prost(message, tag = "8")]
     Inspection(Inspection),
+    /// An exec's process runs.
+    #[prost(message, tag = "9")]
+    ExecStarted(super::request::Hello),
+    /// Output of an exec.
+    #[prost(message, tag = "10")]
+    ExecOutput(ExecOutput),
+    /// Input of an exec is taken.
+    #[prost(message, tag = "11")]
+    ExecInput(ExecInput),
     /// A piece of an archive.
     #[prost(message, tag = "20")]
     Piece(super::inside::Piece),
@@ -61,6 +70,28 @@ pub struct Taken {
     /// So many bytes of it.
     #[prost(uint64, tag = "1")]
     pub bytes: u64,
+}
+
+/// Output of an exec.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecOutput {
+    /// 1 stdout, 2 stderr.
+    #[prost(uint32, tag = "1")]
+    pub stream: u32,
+    /// The output itself.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub bytes: bytes::Bytes,
+    /// Where to go on after it.
+    #[prost(uint64, tag = "3")]
+    pub next: u64,
+}
+
+/// Input of an exec is taken: all bytes of it from `from` on are to be sent, again if need be.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecInput {
+    /// How many bytes of it have been taken for good.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
 }
 
 /// Everything known of a container, for people and their scripts; other programs have the rest of this.

@@ -38,6 +38,18 @@ pub enum Body {
     /// Tell everything that is known of it.
     #[prost(message, tag = "11")]
     Inspect(Container),
+    /// Run another process in a container, or go on with one.
+    #[prost(message, tag = "12")]
+    Exec(Exec),
+    /// Ask a container to end, and tell when it has.
+    #[prost(message, tag = "13")]
+    Stop(Stop),
+    /// Freeze a container's processes.
+    #[prost(message, tag = "14")]
+    Pause(Container),
+    /// Let them go on.
+    #[prost(message, tag = "15")]
+    Unpause(Container),
     /// Have its agent read its config again.
     #[prost(message, tag = "30")]
     Reload(Container),
@@ -171,6 +183,9 @@ pub struct Kill {
     /// Linux signal number.
     #[prost(int32, tag = "2")]
     pub signal: i32,
+    /// Id of an exec, if it is not the container's own process that is meant.
+    #[prost(string, tag = "3")]
+    pub exec: String,
 }
 
 /// Set the terminal's size.
@@ -185,6 +200,37 @@ pub struct Resize {
     /// Character columns.
     #[prost(uint32, tag = "3")]
     pub columns: u32,
+    /// Id of an exec, if it is not the container's own terminal that is meant.
+    #[prost(string, tag = "4")]
+    pub exec: String,
+}
+
+/// Run another process in a container, or go on with one that was asked for with the same id.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Exec {
+    /// Name, id or unique start of the id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// What to run; its session is the exec's id, which the client makes up.
+    #[prost(message, optional, tag = "2")]
+    pub exec: Option<wire::message::mux::Exec>,
+    /// How much of its output the client has already, as the last output told.
+    #[prost(uint64, tag = "3")]
+    pub from: u64,
+}
+
+/// Ask a container to end.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Stop {
+    /// Name, id or unique start of the id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// Seconds until it is killed; absent: 10.
+    #[prost(uint64, optional, tag = "2")]
+    pub grace: Option<u64>,
+    /// The signal that asks; 0: the container's own.
+    #[prost(int32, tag = "3")]
+    pub signal: i32,
 }
 
 /// Its VM is gone.

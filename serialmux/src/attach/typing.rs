@@ -162,7 +162,7 @@ async fn heard(keys: &mut mpsc::Receiver<Bytes>, can_listen: bool) -> Option<Byt
 
 // A thread of its own: a read of standard input cannot be given up, and must not keep the program
 // from ending. Two pieces at most are read ahead.
-fn read_stdin() -> mpsc::Receiver<Bytes> {
+pub(crate) fn read_stdin() -> mpsc::Receiver<Bytes> {
     let (sender, receiver) = mpsc::channel(1);
     std::thread::spawn(move || {
         let mut buffer = vec![0; STEP];

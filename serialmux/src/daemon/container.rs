@@ -12,6 +12,8 @@
 //! was written meanwhile. A guest whose output cannot be stored is not told so and waits.
 
 mod control;
+mod exec_client;
+mod execs;
 mod handle;
 mod inputs;
 mod inspection;
@@ -19,6 +21,7 @@ mod line;
 mod outputs;
 mod streams;
 
+pub(super) use exec_client::{ExecEvent, Notes};
 pub(super) use handle::{Handle, Status};
 pub(super) use inputs::{Input, Inputs, Takings};
 pub(super) use streams::{Ends, Incoming};
@@ -31,6 +34,8 @@ use crate::clock;
 use crate::store::journal::{Journal, JournalError};
 use crate::store::state::{self, Exit, Registration, State};
 use control::Control;
+use exec_client::Note;
+use execs::Execs;
 use handle::Command;
 use inspection::Inspection;
 use line::{Line, Moved, exchange};
@@ -52,6 +57,8 @@ const AFTERMATH: wire::Duration = wire::Duration::from_secs(15);
 const SEED: usize = 32;
 /// When to try again after the disk refused.
 const DISK_RETRY: wire::Duration = wire::Duration::from_secs(1);
+/// What clients of execs may have done before the task looks.
+const NOTES: usize = 256;
 
 impl Line {
     fn into_fresh(self) -> Fresh {
@@ -78,6 +85,8 @@ pub(super) struct Container {
     control: Control,
     streams: Streams,
     events: Arc<Events>,
+    execs: Execs,
+    notes: mpsc::Receiver<Note>,
     sync: Option<JoinHandle<io::Result<()>>>,
     wake_at: Option<Instant>,
     lost_at: Option<Instant>,
@@ -105,6 +114,7 @@ impl Container {
         let (input_sender, input_queue) = mpsc::channel(16);
         let input = (input_sender, inputs.watch());
         let idle = Arc::new(Idle::default());
+        let (notes, note_queue) = mpsc::channel(NOTES);
         let container = Self {
             id: registration.id.clone(),
             name: registration.name.clone(),
@@ -121,6 +131,8 @@ impl Container {
             control: Control::default(),
             streams: Streams::default(),
             events,
+            execs: Execs::new(notes),
+            notes: note_queue,
             sync: None,
             wake_at: None,
             lost_at: None,
@@ -141,6 +153,7 @@ impl Container {
                     None => return,
                 },
                 () = self.streams.wait() => {}
+                Some(note) = self.notes.recv() => self.noted(note),
                 Some(input) = self.input_queue.recv(), if self.inputs.has_room() => self.inputs.take(input),
                 moved = exchange(&mut self.line, writing) => match moved {
                     Moved::In(read) => self.arrived(read),
@@ -166,7 +179,11 @@ impl Container {
     fn deadline(&self) -> Option<tokio::time::Instant> {
         let link = self.link.as_ref().and_then(Link::poll_timeout);
         let aftermath = self.lost_at.map(|at| at + AFTERMATH);
-        [link, self.wake_at, aftermath].into_iter().flatten().min().map(clock::deadline)
+        [link, self.wake_at, aftermath, self.execs.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(clock::deadline)
     }
 
     fn timeout(&mut self) {
@@ -177,7 +194,8 @@ impl Container {
         }
         if self.lost_at.is_some_and(|at| at + AFTERMATH <= now) {
             self.lost_at = None;
-            if self.state.exit.is_some() {
+            if let Some(exit) = &self.state.exit {
+                self.execs.all_ended(exit);
                 self.status.send_modify(|status| status.output_open = false);
             }
         }
@@ -245,6 +263,7 @@ impl Container {
     fn new_run(&mut self, boot: Vec<u8>, agent: String) {
         self.outputs = Outputs::default();
         self.inputs.new_run(true);
+        self.execs.clear();
         self.state = State { boot, agent, ..State::default() };
         self.save();
         self.status.send_modify(Status::new_run);
@@ -289,6 +308,7 @@ impl Container {
         }
         self.inputs.feed(&mut link);
         self.streams.turn(&mut link);
+        self.execs.settle(&mut link, clock::now());
         self.control.flush(&mut link);
         self.link = Some(link);
         if greet {
@@ -306,12 +326,19 @@ impl Container {
             Event::Finished(channel) if self.streams.has(channel) => {
                 self.streams.finished(link, channel);
             }
-            Event::Finished(channel) => self.outputs.finished(channel, &mut self.journal),
+            Event::Finished(channel) => {
+                if !self.execs.stir(channel, true) {
+                    self.outputs.finished(channel, &mut self.journal);
+                }
+            }
+            Event::Writable(channel) => {
+                self.execs.stir(channel, false);
+            }
             Event::Closed(channel) | Event::Reset(channel) | Event::RolledBack(channel) => {
                 self.gone(channel);
             }
             Event::Lost { reason } => tracing::info!(container = self.name, reason, "session lost"),
-            Event::Established { .. } | Event::Greet | Event::Writable(_) => {}
+            Event::Established { .. } | Event::Greet => {}
         }
     }
 
@@ -333,6 +360,12 @@ impl Container {
             (Some(label::Kind::Control(_)), ToGuest) => {
                 link.accept(channel, 0);
                 self.control.opened_down(channel);
+            }
+            (Some(label::Kind::Output(of)), ToMux) if of.session != self.id => {
+                self.execs.output_opened(link, &of.session, channel, base);
+            }
+            (Some(label::Kind::Input(of)), ToGuest) if of.session != self.id => {
+                self.execs.input_opened(link, &of.session, channel);
             }
             (Some(label::Kind::Output(_)), ToMux) => {
                 let boot = self.state.boot.as_slice().try_into().unwrap_or_default();
@@ -360,8 +393,10 @@ impl Container {
         }
         if self.control.is_up(channel) {
             let (messages, broken) = self.control.read(link, channel);
-            let tells_more = !messages.iter().all(is_reply);
-            messages.into_iter().for_each(|message| self.message(message));
+            let mut tells_more = false;
+            for message in messages {
+                tells_more |= self.message(message);
+            }
             // Once for all that came together: a save waits for the disk.
             if tells_more {
                 self.save();
@@ -369,6 +404,9 @@ impl Container {
             if broken {
                 link.abandon(channel);
             }
+            return;
+        }
+        if self.execs.stir(channel, false) {
             return;
         }
         if let Err(error) = self.outputs.read(link, channel, &mut self.journal) {
@@ -382,31 +420,52 @@ impl Container {
         self.streams.gone(channel);
         self.inputs.gone(channel);
         self.control.gone(channel);
+        self.execs.gone(channel);
         self.outputs.gone(channel);
         if self.outputs.is_empty() {
             self.status.send_modify(|status| status.output_open = false);
         }
     }
 
-    fn message(&mut self, message: wire::message::GuestMessage) {
-        use wire::message::guest::Body;
+    // Says whether it changes what is kept on the disk.
+    fn message(&mut self, message: wire::message::GuestMessage) -> bool {
+        use wire::message::guest::{Body, Exited, Failed, Paused, Restarting, Started};
         match message.body {
-            Some(Body::Started(started)) => {
-                self.state.started_us = Some(started.time_us);
-                self.status.send_modify(|status| status.started_us = Some(started.time_us));
-                self.tell(self.news("start").at(started.time_us));
+            Some(Body::Started(started)) if started.session != self.id => {
+                self.execs.started(&started);
+                return false;
             }
-            Some(Body::Failed(failed)) => {
-                let (code, error, time_us) = (failed.code, failed.text, failed.time_us);
+            Some(Body::Failed(failed)) if failed.session != self.id => {
+                self.execs.failed(failed);
+                return false;
+            }
+            Some(Body::Exited(exited)) if exited.session != self.id => {
+                self.execs.exited(&exited);
+                return false;
+            }
+            Some(Body::Known(known)) => {
+                self.execs.known(known);
+                return false;
+            }
+            Some(Body::Started(Started { time_us, .. })) => {
+                self.state.started_us = Some(time_us);
+                self.state.restarting = false;
+                self.tell(self.news("start").at(time_us));
+            }
+            Some(Body::Failed(Failed { code, text: error, time_us, .. })) => {
                 self.exited(Exit { code, error, time_us });
             }
-            Some(Body::Exited(exited)) => {
-                let (code, time_us) = (exited.code, exited.exited_us);
+            Some(Body::Exited(Exited { code, exited_us: time_us, .. })) => {
                 self.exited(Exit { code, error: String::new(), time_us });
             }
+            Some(Body::Restarting(Restarting { restarts, .. })) => {
+                (self.state.restarts, self.state.restarting) = (restarts, true);
+            }
+            Some(Body::Paused(Paused { paused })) => self.state.paused = paused,
             Some(Body::Reply(reply)) => {
                 self.streams.answered(reply.request, reply.error.is_empty());
                 self.control.replied(reply);
+                return false;
             }
             // As long as a message may be, so it needs no other bound.
             Some(Body::Report(report)) => self.state.report = report.pairs,
@@ -414,10 +473,18 @@ impl Container {
             Some(Body::AskTime(AskTime { stamp })) => {
                 let wall_us = clock::wall_us();
                 self.control.tell(mux::Body::Time(Time { stamp, wall_us }));
+                return false;
             }
-            Some(Body::Paused(_) | Body::Restarting(_) | Body::Known(_)) => {}
             None => tracing::info!(container = self.name, "message of a newer agent passed over"),
         }
+        let State { started_us, paused, restarting, .. } = self.state;
+        self.status.send_if_modified(|status| {
+            let old = (status.started_us, status.paused, status.restarting);
+            let new = (started_us, paused, restarting);
+            (status.started_us, status.paused, status.restarting) = new;
+            old != new
+        });
+        true
     }
 
     fn news(&self, action: &'static str) -> Told {
@@ -444,8 +511,10 @@ impl Container {
     fn exited(&mut self, exit: Exit) {
         tracing::info!(container = self.name, code = exit.code, error = exit.error, "exited");
         self.state.exit = Some(exit.clone());
+        (self.state.paused, self.state.restarting) = (false, false);
         self.control.reset("the container has ended");
         self.tell(self.news("die").at(exit.time_us).with("exitCode", exit.code));
+        self.execs.give_up_absent();
         let open = !self.outputs.is_empty();
         self.status.send_modify(|status| {
             status.exit = Some(exit);
@@ -506,8 +575,22 @@ impl Container {
 
     // ---- what clients want ----
 
+    fn noted(&mut self, note: Note) {
+        let mut next = Some(note);
+        while let Some(note) = next {
+            self.execs.noted(note, self.link.as_mut());
+            next = self.notes.try_recv().ok();
+        }
+    }
+
     fn command(&mut self, command: Command) {
         match command {
+            Command::Attach { known, from, reply } => {
+                let is_known = self.execs.has(&known.session);
+                // The asker may have gone, and then the next look finds that.
+                drop(reply.send((self.execs.attach(known, from), is_known)));
+            }
+            Command::Refused(id) => self.execs.refused(&id),
             Command::Established(established) => {
                 self.put_aside();
                 self.established(*established);
@@ -531,7 +614,8 @@ impl Container {
             }
             Command::Inspect(reply) => {
                 let pipe = self.line.as_ref().map(|line| (line.from.clone(), line.transport));
-                let inspection = Inspection::of(&self.state, self.link.as_ref(), pipe, &self.idle);
+                let (link, execs) = (self.link.as_ref(), self.execs.list());
+                let inspection = Inspection::of(&self.state, link, pipe, &self.idle, execs);
                 // The asker may have gone, and then nobody needs the answer.
                 drop(reply.send(inspection));
             }
@@ -557,14 +641,11 @@ impl Container {
             self.exited(Exit { code: 137, error, time_us: clock::wall_us() });
             self.save();
         }
+        if let Some(exit) = &self.state.exit {
+            self.execs.all_ended(exit);
+        }
         self.status.send_modify(|status| status.output_open = false);
     }
-}
-
-// What changes nothing that is saved.
-fn is_reply(message: &wire::message::GuestMessage) -> bool {
-    use wire::message::guest::Body;
-    matches!(message.body, Some(Body::Reply(_) | Body::AskTime(_)))
 }
 
 fn far_away() -> tokio::time::Instant {

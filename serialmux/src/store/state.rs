@@ -45,6 +45,15 @@ pub struct State {
     /// What the agent calls itself.
     #[serde(default)]
     pub agent: String,
+    /// Whether the container's processes are frozen.
+    #[serde(default)]
+    pub paused: bool,
+    /// How often the process was run again by its restart policy.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Whether it has ended and is about to be run again.
+    #[serde(default)]
+    pub restarting: bool,
     /// What the guest reports about itself: keys of guestinfo, and their values.
     #[serde(default)]
     pub report: BTreeMap<String, String>,

@@ -1,15 +1,18 @@
 //! The `serialmux` command: the daemon, and its clients.
 
 mod attach;
+mod exec;
 mod inside;
 mod logs;
 mod register;
 mod serve;
 mod show;
+mod stop;
 
 pub use attach::ended;
 pub use register::registration;
 pub use serve::DEFAULT_LISTEN;
+pub use stop::Stop;
 
 use crate::client::Client;
 use crate::place::Place;
@@ -75,17 +78,42 @@ enum Command {
         #[arg(required = true)]
         containers: Vec<String>,
     },
+    /// Run another command in a container
+    ///
+    /// Ends with the command's exit status; 126 if it cannot be run, 127 if it is not there, 125 if
+    /// serialmux failed. It lasts through a restart of serialmux.
+    Exec(exec::ExecArgs),
+    /// Ask containers to end, kill those that do not, and wait until they have
+    Stop(Stop),
+    /// Freeze all processes of containers
+    Pause {
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Let frozen processes go on
+    Unpause {
+        /// Names, ids or unique starts of ids
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
     /// Send a signal to a container's process
     Kill {
         /// Name or number
         #[arg(short, long, default_value = "KILL")]
         signal: String,
+        /// To an exec's process instead, by its id (see inspect)
+        #[arg(long, value_name = "ID", default_value = "")]
+        exec: String,
         /// Names, ids or unique starts of ids
         #[arg(required = true)]
         containers: Vec<String>,
     },
     /// Set the size of a container's terminal
     Resize {
+        /// That of an exec instead, by its id (see inspect)
+        #[arg(long, value_name = "ID", default_value = "")]
+        exec: String,
         /// Name, id or unique start of the id
         container: String,
         /// Character rows
@@ -192,18 +220,32 @@ impl Cli {
                 })
                 .await
             }
-            Command::Kill { signal, containers } => {
-                let number = signals::number(&signal).with_context(|| {
-                    format!("\"{signal}\" is no signal: give a name such as TERM, or 1 to 64")
-                })?;
+            Command::Exec(args) => exec::exec(&client, args).await,
+            Command::Stop(stop) => stop.run(&client).await,
+            Command::Pause { containers } => {
                 crate::cli::each("serialmux", containers, |name| {
                     let client = &client;
-                    async move { client.kill(name, number).await.map_err(Into::into) }
+                    async move { client.pause(name).await.map_err(Into::into) }
                 })
                 .await
             }
-            Command::Resize { container, rows, columns } => {
-                client.resize(container, rows.into(), columns.into()).await?;
+            Command::Unpause { containers } => {
+                crate::cli::each("serialmux", containers, |name| {
+                    let client = &client;
+                    async move { client.unpause(name).await.map_err(Into::into) }
+                })
+                .await
+            }
+            Command::Kill { signal, exec, containers } => {
+                let number = signal_number(&signal)?;
+                crate::cli::each("serialmux", containers, |name| {
+                    let (client, exec) = (&client, exec.clone());
+                    async move { client.kill_exec(name, exec, number).await.map_err(Into::into) }
+                })
+                .await
+            }
+            Command::Resize { exec, container, rows, columns } => {
+                client.resize_exec(container, exec, (rows.into(), columns.into())).await?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Reload { containers } => {
@@ -246,4 +288,9 @@ impl Cli {
             }
         }
     }
+}
+
+fn signal_number(text: &str) -> anyhow::Result<i32> {
+    signals::number(text)
+        .with_context(|| format!("\"{text}\" is no signal: give a name such as TERM, or 1 to 64"))
 }

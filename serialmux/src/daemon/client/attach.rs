@@ -11,6 +11,7 @@ use crate::store::state::Registration;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::watch;
+use wire::message::mux;
 
 pub(super) async fn attached(
     handle: &Arc<Handle>,
@@ -26,6 +27,9 @@ pub(super) async fn attached(
         None => cursor.seek(handle.status().written),
     }
     send(sender, Reply::Attached(description(handle, &cursor))).await?;
+    if handle.status().started_us.is_none() {
+        begin(Arc::clone(handle));
+    }
     let stdin = attach.stdin && open_stdin;
     let token = attach.token.as_slice().try_into().ok();
     let inputs = pump(Arc::clone(handle), receiver, stdin, token);
@@ -96,6 +100,13 @@ pub(super) fn come_back(
     }
     cursor.seek(position);
     Ok(())
+}
+
+// One that waits for somebody to attach may start. Nobody waits for the answer: the VM may not be up
+// yet, and most do not wait at all.
+fn begin(handle: Arc<Handle>) {
+    let session = handle.registration.id.clone();
+    tokio::spawn(async move { handle.request(mux::Body::Begin(mux::Begin { session })).await });
 }
 
 // Moves a client's input until it hangs up. Waits with it when the process does not read.

@@ -1,8 +1,10 @@
 //! One client of the daemon: its request, and the answers to it.
 
 mod attach;
+mod exec;
 mod inside;
 mod logs;
+mod order;
 
 use super::container::Handle;
 use super::events::Event;
@@ -118,23 +120,18 @@ async fn perform(
             let exit = ended(&handle).await?;
             send(sender, Reply::Exit(exit)).await
         }
-        Body::Kill(request::Kill { container, signal }) => {
-            let handle = registry.find(&container)?;
-            ask(&handle, signal_request(&handle, signal)).await?;
-            let registered = &handle.registration;
-            let event = Event::now(&registered.id, &registered.name, "kill");
-            registry.events().tell(event.with("signal", signal));
+        Body::Kill(_)
+        | Body::Resize(_)
+        | Body::Stop(_)
+        | Body::Pause(_)
+        | Body::Unpause(_)
+        | Body::Reload(_) => {
+            order::carry_out(body, registry).await?;
             send(sender, done).await
         }
-        Body::Resize(request::Resize { container, rows, columns }) => {
-            let handle = registry.find(&container)?;
-            ask(&handle, resize_request(&handle, rows, columns)).await?;
-            send(sender, done).await
-        }
-        Body::Reload(request::Container { container }) => {
-            let handle = registry.find(&container)?;
-            ask(&handle, mux::Body::Reload(mux::Reload {})).await?;
-            send(sender, done).await
+        Body::Exec(request) => {
+            let handle = registry.find(&request.container)?;
+            exec::run(&handle, request, sender, receiver).await
         }
         Body::Top(top) => {
             let handle = registry.find(&top.container)?;
@@ -215,15 +212,6 @@ fn summary(handle: &Handle) -> answer::Summary {
 
 async fn ask(handle: &Handle, body: mux::Body) -> Result<Vec<u8>, Refusal> {
     handle.request(body).await.map_err(Refusal::Told)
-}
-
-fn signal_request(handle: &Handle, signal: i32) -> mux::Body {
-    mux::Body::Signal(mux::Signal { session: handle.registration.id.clone(), signal })
-}
-
-fn resize_request(handle: &Handle, rows: u32, columns: u32) -> mux::Body {
-    let session = handle.registration.id.clone();
-    mux::Body::Resize(mux::Resize { session, rows, columns })
 }
 
 fn exit_message(exit: &Exit) -> answer::Exit {

@@ -1,5 +1,6 @@
 //! What the rest of the daemon holds of a container: its commands, and its status.
 
+use super::exec_client::Attachment;
 use super::inputs::{Input, Takings};
 use super::inspection::Inspection;
 use super::streams::Ends;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
+use wire::message::guest::Known;
 use wire::message::mux;
 use wire::{KeyId, Psk};
 
@@ -24,6 +26,10 @@ pub(crate) struct Status {
     pub(crate) started_us: Option<u64>,
     /// How this run ended.
     pub(crate) exit: Option<Exit>,
+    /// Whether its processes are frozen.
+    pub(crate) paused: bool,
+    /// Whether its process has ended and is about to be run again.
+    pub(crate) restarting: bool,
     /// Whether more output of this run may come.
     pub(crate) output_open: bool,
     /// Length of the journal.
@@ -33,7 +39,8 @@ pub(crate) struct Status {
 impl Status {
     pub(super) fn recovered(state: &State, written: u64) -> Self {
         let (started_us, exit) = (state.started_us, state.exit.clone());
-        Self { started_us, exit, written, ..Self::default() }
+        let (paused, restarting) = (state.paused, state.restarting);
+        Self { started_us, exit, paused, restarting, written, ..Self::default() }
     }
 
     pub(super) fn new_run(&mut self) {
@@ -41,10 +48,12 @@ impl Status {
         *self = Self { written, is_connected, ..Self::default() };
     }
 
-    /// `created`, `running` or `exited`.
+    /// `created`, `running`, `paused`, `restarting` or `exited`.
     pub(crate) fn word(&self) -> &'static str {
         match (&self.exit, self.started_us) {
             (Some(_), _) => "exited",
+            (None, Some(_)) if self.paused => "paused",
+            (None, Some(_)) if self.restarting => "restarting",
             (None, Some(_)) => "running",
             (None, None) => "created",
         }
@@ -62,6 +71,8 @@ pub(super) type Reply = oneshot::Sender<Result<Vec<u8>, String>>;
 pub(super) enum Command {
     Established(Box<Established>),
     Request { body: mux::Body, reply: Reply },
+    Attach { known: Known, from: u64, reply: oneshot::Sender<(Attachment, bool)> },
+    Refused(String),
     Stream { body: mux::Body, ends: Ends, reply: Reply },
     Inspect(oneshot::Sender<Inspection>),
     Expect(oneshot::Sender<()>),
@@ -160,6 +171,20 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Request { body, reply }).await;
         answer.await.unwrap_or_else(|_| Err("the container is being removed".into()))
+    }
+
+    /// Connects a client to a process beside the container's own, which has everything up to `from`
+    /// already; `None` if the container is being removed. The second says whether there is or was such
+    /// a process: if not, it is still to be asked for.
+    pub(crate) async fn attach_exec(&self, known: Known, from: u64) -> Option<(Attachment, bool)> {
+        let (reply, attachment) = oneshot::channel();
+        self.send(Command::Attach { known, from, reply }).await;
+        attachment.await.ok()
+    }
+
+    /// The guest has refused to run a process.
+    pub(crate) async fn exec_refused(&self, exec: String) {
+        self.send(Command::Refused(exec)).await;
     }
 
     /// Asks the guest for something that has a stream. The stream's end and the answer may come in any order.

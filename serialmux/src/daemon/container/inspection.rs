@@ -12,6 +12,8 @@ use wire::{Class, Depths, Duration, Gauges, Link, LinkStats, Transport};
 pub(crate) struct Inspection {
     link: LinkView,
     report: BTreeMap<String, String>,
+    execs: Vec<Value>,
+    restarts: u32,
 }
 
 /// The link of this run, as far as there is one since the daemon started.
@@ -31,6 +33,7 @@ impl Inspection {
         link: Option<&Link>,
         pipe: Option<(String, Transport)>,
         idle: &Idle,
+        execs: Vec<Value>,
     ) -> Self {
         let view = link.map(|link| LinkView {
             pipe,
@@ -40,7 +43,12 @@ impl Inspection {
             stats: link.stats(),
         });
         let recovered = LinkView { agent: state.agent.clone(), ..LinkView::default() };
-        Self { link: view.unwrap_or(recovered), report: state.report.clone() }
+        Self {
+            link: view.unwrap_or(recovered),
+            report: state.report.clone(),
+            execs,
+            restarts: state.restarts,
+        }
     }
 
     /// All of it as one JSON object; the key that was registered is not part of it.
@@ -76,6 +84,8 @@ impl Inspection {
             "status": status,
             "started": started_us.map(moment::show),
             "exit": exit,
+            "restarts": self.restarts,
+            "execs": self.execs,
             "link": self.link.json(),
             "report": self.report,
         })

@@ -1,0 +1,461 @@
+//! The processes beside a container's own: their output from the VM to whoever asked for it, past the disk.
+//!
+//! Nothing of them is stored here. The guest keeps their output until a client has it: what was written
+//! to a client's socket is released, and nothing else. So a daemon that dies takes nothing along: the
+//! guest tells the next one which processes there are and how they ended, and sends again what no client
+//! has confirmed; a client that comes back says how far it got. One that stays away for [`ABSENCE`] is
+//! given up: input ends, output is dropped, and the process goes on without.
+//!
+//! ```text
+//!  link ──▶ chunk::Reader ──▶ events ──▶ client's task ──▶ socket
+//!    ◀── release ◀───────────── notes ◀──── taken
+//! ```
+
+use super::exec_client::{Attachment, ExecClient, ExecEvent, Note, NoteBody};
+use crate::moment;
+use crate::store::state::Exit;
+use bytes::{Buf, Bytes};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use wire::chunk;
+use wire::message::guest::{Exited, Failed, Known, Started};
+use wire::{ChannelId, Duration, Instant, Link};
+
+/// How long a client may be away before its process goes on without it.
+const ABSENCE: Duration = Duration::from_secs(300);
+/// Most ended processes remembered, for who asks how they ended.
+const MAX_ENDED: usize = 256;
+/// Most bytes taken from the link at once.
+const READ_STEP: usize = 64 * 1024;
+
+/// How a process ended, and how much it wrote.
+#[derive(Debug, Clone)]
+struct End {
+    exit: Exit,
+    output_length: u64,
+}
+
+/// What it writes, on its way to a client.
+#[derive(Debug)]
+struct Output {
+    channel: ChannelId,
+    reader: chunk::Reader,
+    /// Offset after the last entry that was taken out of the reader.
+    next: u64,
+    ended: bool,
+    /// An entry that the client had no room for.
+    held: Option<ExecEvent>,
+}
+
+/// What is written to it.
+#[derive(Debug, Default)]
+struct Input {
+    channel: Option<ChannelId>,
+    backlog: VecDeque<(Bytes, OwnedSemaphorePermit)>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Exec {
+    known: Known,
+    pid: u32,
+    started_us: Option<u64>,
+    end: Option<End>,
+    output: Option<Output>,
+    input: Input,
+    client: Option<ExecClient>,
+    /// Since when nobody has been there.
+    alone_since: Option<Instant>,
+    /// Nobody is waited for any more.
+    given_up: bool,
+    /// The order in which they are forgotten.
+    number: u64,
+}
+
+/// All of one guest.
+#[derive(Debug)]
+pub(super) struct Execs {
+    all: BTreeMap<String, Exec>,
+    by_channel: BTreeMap<ChannelId, String>,
+    /// Those something has happened to.
+    stirred: BTreeSet<String>,
+    /// When to look whether somebody has been away for too long.
+    look_at: Option<Instant>,
+    notes: mpsc::Sender<Note>,
+    number: u64,
+}
+
+impl Execs {
+    /// None yet; clients tell what they do through `notes`.
+    pub(super) fn new(notes: mpsc::Sender<Note>) -> Self {
+        let (all, by_channel, stirred) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { all, by_channel, stirred, look_at: None, notes, number: 0 }
+    }
+
+    /// Forgets all: they were of another boot.
+    pub(super) fn clear(&mut self) {
+        self.by_channel.clear();
+        self.all.clear();
+    }
+
+    /// One of that id, to which something happens.
+    fn entry(&mut self, id: &str) -> &mut Exec {
+        self.stirred.insert(id.to_owned());
+        self.number += 1;
+        let number = self.number;
+        self.all.entry(id.to_owned()).or_insert_with(|| Exec {
+            known: Known { session: id.to_owned(), ..Known::default() },
+            pid: 0,
+            started_us: None,
+            end: None,
+            output: None,
+            input: Input::default(),
+            client: None,
+            alone_since: None,
+            given_up: false,
+            number,
+        })
+    }
+
+    fn of_channel(&mut self, channel: ChannelId) -> Option<&mut Exec> {
+        let id = self.by_channel.get(&channel)?;
+        self.stirred.insert(id.clone());
+        self.all.get_mut(id)
+    }
+
+    // ---- clients ----
+
+    /// Whether the guest has told of one of that id.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.all.get(id).is_some_and(|exec| exec.started_us.is_some() || exec.end.is_some())
+    }
+
+    /// Connects a client, in the place of the one before. It has everything up to `from` already.
+    pub(super) fn attach(&mut self, known: Known, from: u64) -> Attachment {
+        let (notes, id) = (self.notes.clone(), known.session.clone());
+        let exec = self.entry(&id);
+        if exec.known.command.is_empty() {
+            exec.known = known;
+        }
+        let (client, attachment) = ExecClient::connect(&id, from, notes);
+        exec.client = Some(client);
+        attachment
+    }
+
+    /// Forgets one that the guest has refused.
+    pub(super) fn refused(&mut self, id: &str) {
+        if self.all.get(id).is_some_and(|exec| exec.started_us.is_none() && exec.output.is_none()) {
+            self.all.remove(id);
+        }
+    }
+
+    /// What a client has done.
+    pub(super) fn noted(&mut self, note: Note, link: Option<&mut Link>) {
+        let Some(exec) = self.all.get_mut(&note.exec) else { return };
+        if exec.client.as_ref().is_none_or(|client| client.number != note.client) {
+            return;
+        }
+        self.stirred.insert(note.exec);
+        match note.body {
+            NoteBody::Taken(next) => {
+                if let (Some(output), Some(link)) = (&exec.output, link) {
+                    link.release(output.channel, next);
+                }
+            }
+            NoteBody::Input(bytes, permit) if !exec.given_up => {
+                exec.input.backlog.push_back((bytes, permit));
+            }
+            NoteBody::Input(..) => {}
+            NoteBody::InputEnd => exec.input.ended = true,
+            NoteBody::Done => {
+                exec.client = None;
+                exec.given_up = true;
+            }
+        }
+    }
+
+    // ---- the guest ----
+
+    /// The guest tells of one.
+    pub(super) fn known(&mut self, known: Known) {
+        let id = known.session.clone();
+        self.entry(&id).known = known;
+    }
+
+    /// One runs.
+    pub(super) fn started(&mut self, started: &Started) {
+        let exec = self.entry(&started.session);
+        (exec.pid, exec.started_us) = (started.pid, Some(started.time_us));
+    }
+
+    /// One could not be started.
+    pub(super) fn failed(&mut self, failed: Failed) {
+        let Failed { session, code, text: error, time_us } = failed;
+        let exit = Exit { code, error, time_us };
+        self.ended(&session, End { exit, output_length: 0 });
+    }
+
+    /// One has ended.
+    pub(super) fn exited(&mut self, exited: &Exited) {
+        let exit = Exit { code: exited.code, error: String::new(), time_us: exited.exited_us };
+        self.ended(&exited.session, End { exit, output_length: exited.output_length });
+    }
+
+    fn ended(&mut self, id: &str, end: End) {
+        let exec = self.entry(id);
+        if exec.end.is_none() {
+            exec.end = Some(end);
+        }
+        let ended = || self.all.iter().filter(|(_, exec)| exec.end.is_some());
+        if ended().count() > MAX_ENDED {
+            let alone = ended().filter(|(_, exec)| exec.client.is_none() && exec.output.is_none());
+            let oldest = alone.min_by_key(|(_, exec)| exec.number).map(|(id, _)| id.clone());
+            oldest.and_then(|id| self.all.remove(&id));
+        }
+    }
+
+    /// The container has ended: who is not there now will not come.
+    pub(super) fn give_up_absent(&mut self) {
+        for (id, exec) in self.all.iter_mut().filter(|(_, exec)| exec.client.is_none()) {
+            exec.given_up = true;
+            self.stirred.insert(id.clone());
+        }
+    }
+
+    /// The VM is gone: what it has not told, nobody will.
+    pub(super) fn all_ended(&mut self, exit: &Exit) {
+        for (id, exec) in &mut self.all {
+            exec.output = None;
+            let end = exec.end.get_or_insert_with(|| End { exit: exit.clone(), output_length: 0 });
+            end.output_length = 0;
+            exec.tell();
+            self.stirred.insert(id.clone());
+        }
+        self.by_channel.clear();
+    }
+
+    /// A channel of output is there; it is taken from where no client has confirmed anything.
+    pub(super) fn output_opened(
+        &mut self,
+        link: &mut Link,
+        id: &str,
+        channel: ChannelId,
+        base: u64,
+    ) {
+        link.accept(channel, base);
+        self.by_channel.insert(channel, id.to_owned());
+        let reader = chunk::Reader::resume(0);
+        let output = Output { channel, reader, next: base, ended: false, held: None };
+        self.entry(id).output = Some(output);
+    }
+
+    /// A channel of input is there.
+    pub(super) fn input_opened(&mut self, link: &mut Link, id: &str, channel: ChannelId) {
+        link.accept(channel, 0);
+        self.by_channel.insert(channel, id.to_owned());
+        let exec = self.entry(id);
+        exec.input.channel = Some(channel);
+        if let Some(client) = &mut exec.client {
+            client.knows_input = false;
+        }
+    }
+
+    /// Something is to be read from a channel, or it has room, or it has ended, if it is of these.
+    pub(super) fn stir(&mut self, channel: ChannelId, has_ended: bool) -> bool {
+        let Some(exec) = self.of_channel(channel) else { return false };
+        if let Some(output) = exec.output.as_mut().filter(|output| output.channel == channel) {
+            output.ended |= has_ended;
+        }
+        true
+    }
+
+    /// A channel is gone.
+    pub(super) fn gone(&mut self, channel: ChannelId) {
+        let Some(exec) = self.of_channel(channel) else { return };
+        if exec.input.channel == Some(channel) {
+            exec.input.channel = None;
+            exec.input.backlog.clear();
+        }
+        if exec.output.take_if(|output| output.channel == channel).is_some() {
+            exec.end.iter_mut().for_each(|end| end.output_length = 0);
+        }
+        self.by_channel.remove(&channel);
+    }
+
+    // ---- in between ----
+
+    /// Moves what can be moved.
+    pub(super) fn settle(&mut self, link: &mut Link, now: Instant) {
+        if self.look_at.take_if(|at| *at <= now).is_some() {
+            self.stirred.extend(self.all.keys().cloned());
+        }
+        for id in std::mem::take(&mut self.stirred) {
+            let Some(exec) = self.all.get_mut(&id) else { continue };
+            exec.settle(link, now);
+            let alone = exec.alone_since.filter(|_| exec.waits_for_somebody());
+            let look_at = alone.map(|since| since + ABSENCE);
+            self.look_at = self.look_at.into_iter().chain(look_at).min();
+        }
+    }
+
+    /// When somebody may have been away for too long.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// All of them, for people.
+    pub(super) fn list(&self) -> Vec<Value> {
+        let view = |exec: &Exec| {
+            let Known { session, command, tty, open_stdin, detach } = &exec.known;
+            let exit = exec.end.as_ref().map(|end| {
+                let Exit { code, error, time_us } = &end.exit;
+                json!({ "code": code, "error": error, "time": moment::show(*time_us) })
+            });
+            json!({
+                "id": session,
+                "command": command,
+                "tty": tty,
+                "open_stdin": open_stdin,
+                "detached": detach,
+                "pid": exec.pid,
+                "running": exec.started_us.is_some() && exec.end.is_none(),
+                "started": exec.started_us.map(moment::show),
+                "exit": exit,
+            })
+        };
+        self.all.values().map(view).collect()
+    }
+}
+
+impl Exec {
+    fn waits_for_somebody(&self) -> bool {
+        let has_channels = self.output.is_some() || self.input.channel.is_some();
+        self.client.is_none() && has_channels && !self.given_up
+    }
+
+    fn settle(&mut self, link: &mut Link, now: Instant) {
+        self.client.take_if(|client| client.is_gone());
+        if self.client.is_some() {
+            self.alone_since = None;
+        } else {
+            let since = *self.alone_since.get_or_insert(now);
+            self.given_up |= since + ABSENCE <= now;
+        }
+        if self.given_up {
+            self.drop_all(link);
+        }
+        self.feed(link);
+        self.tell_input(link);
+        if let Err(error) = self.forward(link)
+            && let Some(output) = self.output.take()
+        {
+            tracing::warn!(exec = self.known.session, %error, "output given up");
+            link.abandon(output.channel);
+            self.end.iter_mut().for_each(|end| end.output_length = 0);
+        }
+        self.tell();
+    }
+
+    fn feed(&mut self, link: &mut Link) {
+        let Some(channel) = self.input.channel else { return };
+        while let Some((bytes, _)) = self.input.backlog.front_mut() {
+            let n = link.write(channel, bytes);
+            bytes.advance(n);
+            if !bytes.is_empty() {
+                return;
+            }
+            self.input.backlog.pop_front();
+        }
+        if self.input.ended {
+            link.finish(channel);
+        }
+    }
+
+    // What was written before by whomever is the link's; a client goes on after it.
+    fn tell_input(&mut self, link: &Link) {
+        let (Some(channel), Some(client)) = (self.input.channel, &mut self.client) else { return };
+        if !client.knows_input && self.input.backlog.is_empty() {
+            let offset = link.offset(channel).unwrap_or(0);
+            client.knows_input = client.tell(ExecEvent::InputFrom(offset)).is_ok();
+        }
+    }
+
+    // What nobody wants any more is read, so that the process goes on.
+    fn drop_all(&mut self, link: &mut Link) {
+        self.input.ended = true;
+        self.input.backlog.clear();
+        let Some(Output { channel, ended, .. }) = self.output else { return };
+        while !link.read(channel, READ_STEP).is_empty() {}
+        link.release(channel, link.offset(channel).unwrap_or(0));
+        if ended {
+            link.close(channel);
+            self.output = None;
+            self.end.iter_mut().for_each(|end| end.output_length = 0);
+        }
+    }
+
+    fn forward(&mut self, link: &mut Link) -> Result<(), chunk::ChunkError> {
+        let (Some(output), Some(client)) = (&mut self.output, &mut self.client) else {
+            return Ok(());
+        };
+        loop {
+            let event = match output.held.take() {
+                Some(event) => event,
+                None => match output.next_event(link)? {
+                    Some(event) => event,
+                    None => return Ok(()),
+                },
+            };
+            if let ExecEvent::Output { next, .. } = event
+                && next <= client.from
+            {
+                // It came before the client went away and came back.
+                link.release(output.channel, next);
+                continue;
+            }
+            if let Err(event) = client.tell(event) {
+                output.held = Some(event);
+                return Ok(());
+            }
+        }
+    }
+
+    // Tells the start, and the end once all output before it was told.
+    fn tell(&mut self) {
+        let is_whole = self.is_whole();
+        let Some(client) = &mut self.client else { return };
+        if self.started_us.is_some() && !client.knows_start {
+            client.knows_start = client.tell(ExecEvent::Started).is_ok();
+        }
+        if let Some(end) = self.end.as_ref().filter(|_| is_whole && !client.knows_end) {
+            client.knows_end = client.tell(ExecEvent::Exit(end.exit.clone())).is_ok();
+        }
+    }
+
+    // Whether all of its output was told. Its end may be known before its output has begun to come.
+    fn is_whole(&self) -> bool {
+        let length = self.end.as_ref().map_or(u64::MAX, |end| end.output_length);
+        match &self.output {
+            Some(output) => output.held.is_none() && (output.ended || output.next >= length),
+            None => length == 0,
+        }
+    }
+}
+
+impl Output {
+    fn next_event(&mut self, link: &mut Link) -> Result<Option<ExecEvent>, chunk::ChunkError> {
+        loop {
+            if let Some((chunk, n)) = self.reader.next_chunk()? {
+                self.next += n as u64;
+                let (stream, bytes, next) = (chunk.stream as u32, chunk.bytes, self.next);
+                return Ok(Some(ExecEvent::Output { stream, bytes, next }));
+            }
+            let bytes = link.read(self.channel, READ_STEP);
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            self.reader.push(&bytes);
+        }
+    }
+}
