@@ -20,7 +20,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use guestinfo::{SessionSpec, Spec};
+use guestinfo::{RestartPolicy, SessionSpec, Spec};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -47,7 +47,7 @@ pub mod restart;
 mod streams;
 
 pub use request::RequestError;
-use restart::{RestartPolicy, Restarts};
+use restart::Restarts;
 use streams::Streams;
 
 /// How long an output that nobody writes to is kept open after the end of the container's own process.

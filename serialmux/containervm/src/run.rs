@@ -46,6 +46,10 @@ pub struct RunOptions {
     pub container: ContainerSpec,
     /// Whether the process waits until a client has attached.
     pub waits_for_attach: bool,
+    /// `--stop-signal`; the image's unless given.
+    pub stop_signal: Option<String>,
+    /// `--restart`: in Docker's words when to run the process again; empty: never.
+    pub restart: String,
 }
 
 /// Why a container cannot be run as asked.
@@ -56,6 +60,9 @@ pub enum RunError {
         "no command: the image {0} names none, so give one after it (such as: containervm run {0} /bin/sh)"
     )]
     NoCommand(String),
+    /// A restart policy that is none.
+    #[error("--restart: {0}")]
+    Restart(#[from] guestinfo::PolicyError),
     /// A variable that is none.
     #[error(
         "{origin}: {text:?} is not a variable; expected NAME=VALUE, or NAME to take it from the environment"

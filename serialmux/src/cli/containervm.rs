@@ -9,10 +9,11 @@ use crate::client::Client;
 use crate::place::Place;
 use clap::{CommandFactory, Parser, Subcommand};
 use containervm::home::Home;
-use containervm::store::{State, Store};
+use containervm::store::{State, Store, Vm};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Runs containers, each in a VM of its own, on QEMU.
 ///
@@ -41,6 +42,10 @@ enum Command {
     Run(Box<run::Run>),
     /// Start a containerVM that a VMX file describes, or that has ended
     Start(start::Start),
+    /// Ask containers to end, kill those that do not, and wait until their VMs are gone
+    ///
+    /// A VM that does not answer is powered off.
+    Stop(mux::Stop),
     /// List containerVMs
     Ls {
         /// One JSON object per line
@@ -112,6 +117,7 @@ impl Cli {
             Command::Start(start) => start.run().await,
             Command::Supervise(supervise) => supervise.run().await,
             Command::Serialmux(cli) => Box::pin(cli.run()).await,
+            Command::Stop(args) => stop(args).await,
             Command::Ls { json } => ls(json),
             Command::Rm { force, containers } => rm(force, containers).await,
             Command::Gc => {
@@ -160,6 +166,53 @@ fn ls(json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How long a VM may take over the time that its container has, before it is powered off.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+async fn stop(args: mux::Stop) -> anyhow::Result<ExitCode> {
+    let surroundings = &Surroundings::here()?;
+    super::each("containervm", args.containers.clone(), |name| {
+        let args = &args;
+        async move {
+            let vm = surroundings.store.find(&name)?;
+            if matches!(surroundings.store.state(&vm)?, State::Running) {
+                end(surroundings, &vm, args).await?;
+            }
+            println!("{name}");
+            Ok(())
+        }
+    })
+    .await
+}
+
+// Whatever keeps the container from being asked, its VM does not go on for that.
+async fn end(surroundings: &Surroundings, vm: &Vm, args: &mux::Stop) -> anyhow::Result<()> {
+    let client = surroundings.client();
+    let patience = args.grace().saturating_add(STOP_PATIENCE);
+    let (id, gone) = (vm.record.id.clone(), vm.clone());
+    let asked = tokio::time::timeout(patience, args.one(&client, id)).await;
+    let why = match asked {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("it does not answer".to_owned()),
+    };
+    let waits = tokio::task::spawn_blocking(move || gone.wait());
+    if let Some(why) = why {
+        tell(&format!("{why}; its VM is powered off"));
+        containervm::supervise::kill(vm)?;
+        return Ok(waits.await??);
+    }
+    let mut waits = waits;
+    match tokio::time::timeout(patience, &mut waits).await {
+        Ok(ended) => Ok(ended??),
+        Err(_) => {
+            tell("its VM does not end, and is powered off");
+            containervm::supervise::kill(vm)?;
+            Ok(waits.await??)
+        }
+    }
 }
 
 async fn rm(force: bool, containers: Vec<String>) -> anyhow::Result<ExitCode> {

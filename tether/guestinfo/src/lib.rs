@@ -60,8 +60,9 @@ pub use ip::{Ip, IpNet, IpRange};
 pub use report::{EndpointReport, ExitLog, Report, SessionReport, Started};
 pub use spec::{
     Capability, Changes, CmdSpec, ContainerSpec, CopyMode, DiagnosticsSpec, LinkMode, LinkSpec,
-    MountSpec, NetworkSpec, OomScore, ProcessSpec, ProcessSpecError, Protection, Resource,
-    RouteSpec, SessionSpec, Spec, SyslogSpec, Tmpfs, TmpfsError, TrustLevel, Ulimit, VersionSpec,
+    MountSpec, NetworkSpec, OomScore, PolicyError, ProcessSpec, ProcessSpecError, Protection,
+    Resource, RestartPolicy, RouteSpec, SessionSpec, Spec, SyslogSpec, Tmpfs, TmpfsError,
+    TrustLevel, Ulimit, VersionSpec,
 };
 pub use timestamp::Timestamp;
 pub use url::Url;

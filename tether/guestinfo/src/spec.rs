@@ -21,6 +21,7 @@ mod mount;
 mod network;
 mod older;
 mod process;
+mod restart;
 mod session;
 
 pub use changes::Changes;
@@ -29,6 +30,7 @@ pub use link::{LinkMode, LinkSpec, Protection};
 pub use mount::{CopyMode, MountSpec};
 pub use network::{NetworkSpec, RouteSpec, TrustLevel};
 pub use process::{Capability, OomScore, ProcessSpec, ProcessSpecError, Resource, Ulimit};
+pub use restart::{PolicyError, RestartPolicy};
 pub use session::{CmdSpec, DiagnosticsSpec, SessionSpec, SyslogSpec};
 
 /// What a containerVM is to be.

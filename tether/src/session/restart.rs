@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use guestinfo::SessionSpec;
-use thiserror::Error;
+use guestinfo::RestartPolicy;
 
 /// The pause before the first new run.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -16,48 +15,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A run of that length makes the next pause the first again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
-
-/// When to run again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestartPolicy {
-    /// Never.
-    No,
-    /// When the exit code is not 0, at most so often.
-    OnFailure(Option<u32>),
-    /// Always. Docker's `unless-stopped` differs from `always` only when the daemon starts, which here is the
-    /// hypervisor's part.
-    Always,
-}
-
-/// A text that names no policy.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "restart policy {0:?} is none: give no, on-failure, on-failure:N, always or unless-stopped"
-)]
-pub struct PolicyError(String);
-
-impl RestartPolicy {
-    /// The policy of a config's session. VIC's own key only knows yes and no.
-    ///
-    /// # Errors
-    ///
-    /// [`PolicyError`].
-    pub fn of(session: &SessionSpec) -> Result<Self, PolicyError> {
-        let text = session.restart_policy.trim();
-        let (name, times) = text.split_once(':').map_or((text, None), |(n, t)| (n, Some(t)));
-        match (name, times) {
-            ("", None) if session.restart => Ok(Self::Always),
-            ("" | "no", None) => Ok(Self::No),
-            ("always" | "unless-stopped", None) => Ok(Self::Always),
-            ("on-failure", None | Some("0")) => Ok(Self::OnFailure(None)),
-            ("on-failure", Some(times)) => {
-                let times = times.parse().map_err(|_| PolicyError(text.to_owned()))?;
-                Ok(Self::OnFailure(Some(times)))
-            }
-            _ => Err(PolicyError(text.to_owned())),
-        }
-    }
-}
 
 /// The runs of one process so far.
 #[derive(Debug, Clone)]
@@ -106,32 +63,6 @@ mod tests {
     use super::*;
 
     const SHORT: Duration = Duration::from_secs(1);
-
-    fn policy(text: &str, restart: bool) -> Result<RestartPolicy, PolicyError> {
-        let spec =
-            SessionSpec { restart, restart_policy: text.to_owned(), ..SessionSpec::default() };
-        RestartPolicy::of(&spec)
-    }
-
-    #[test]
-    fn policies_are_read_as_docker_reads_them() {
-        use RestartPolicy::{Always, No, OnFailure};
-        for (text, restart, expected) in [
-            ("", false, No),
-            ("", true, Always),
-            ("no", true, No),
-            ("always", false, Always),
-            ("unless-stopped", false, Always),
-            ("on-failure", false, OnFailure(None)),
-            ("on-failure:0", false, OnFailure(None)),
-            ("on-failure:7", false, OnFailure(Some(7))),
-        ] {
-            assert_eq!(policy(text, restart), Ok(expected), "{text}");
-        }
-        for text in ["sometimes", "always:3", "no:1", "on-failure:x", "on-failure:-1", ":"] {
-            assert!(policy(text, false).unwrap_err().to_string().contains(text));
-        }
-    }
 
     #[test]
     fn pauses_double_up_to_a_minute_and_a_good_run_starts_them_over() {

@@ -26,7 +26,7 @@ pub(super) fn session(
     no_zero("the command", args.iter())?;
     no_zero("the environment", env.iter())?;
     no_zero("the working directory or user", [&dir, &user].into_iter())?;
-    Ok(SessionSpec {
+    let session = SessionSpec {
         id: id.to_owned(),
         cmd: CmdSpec {
             path: args.first().cloned().unwrap_or_default(),
@@ -39,11 +39,14 @@ pub(super) fn session(
         attach: true,
         run_block: options.waits_for_attach,
         active: true,
-        stop_signal: config.stop_signal.clone(),
+        stop_signal: options.stop_signal.clone().unwrap_or_else(|| config.stop_signal.clone()),
+        restart_policy: options.restart.clone(),
         user,
         process: options.process.clone(),
         ..SessionSpec::default()
-    })
+    };
+    guestinfo::RestartPolicy::of(&session)?;
+    Ok(session)
 }
 
 /// Entry point and command. An entry point from the user clears the image's command, which was meant for another.

@@ -55,6 +55,15 @@ pub(super) struct Run {
     /// Instead of the image's entry point
     #[arg(long)]
     entrypoint: Option<String>,
+    /// Run it again when it ends: no, on-failure[:N], always, unless-stopped
+    #[arg(long, value_name = "POLICY", default_value = "no")]
+    restart: String,
+    /// Start it only when somebody attaches
+    #[arg(long)]
+    wait_for_attach: bool,
+    /// The signal that asks it to end, instead of the image's
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
     /// The VM's memory (512m, 1g) [default: 512m]
     #[arg(short, long)]
     memory: Option<String>,
@@ -183,7 +192,9 @@ impl Run {
             command: self.command.clone(),
             process: self.confinement.process()?,
             container: self.confinement.container(&self.cpus)?,
-            waits_for_attach: false,
+            waits_for_attach: self.wait_for_attach,
+            restart: if self.restart == "no" { String::new() } else { self.restart.clone() },
+            stop_signal: self.stop_signal.clone(),
         })
     }
 }
