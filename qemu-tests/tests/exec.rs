@@ -1,0 +1,245 @@
+//! Processes beside a container's own: what they write and how they end, many at once, and what they get through.
+
+use qemu_tests::{Lab, Program, record, sha256};
+use rustix::process::Signal;
+use std::time::Instant;
+
+/// A container that waits to be told to end, and is up.
+fn idle(lab: &Lab, options: &[&str]) -> Program {
+    let mut all = vec!["run", "--rm", "--name", "box", "--boot", "direct"];
+    all.extend(options);
+    let script = "trap 'exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
+    all.extend(["busybox", "sh", "-c", script]);
+    let idle = lab.start(lab.command("containervm", &all));
+    idle.expect("up\n");
+    idle
+}
+
+fn stop(lab: &Lab, idle: Program) {
+    lab.serialmux(["stop", "box"]).finish().code(0).prints("box\n");
+    idle.end().code(0);
+}
+
+#[test]
+fn an_exec_is_as_dockers_vic_84_to_91() {
+    let lab = Lab::new();
+    let idle = idle(&lab, &["-e", "A=own", "-w", "/var/tmp"]);
+    // VIC 84: the exit status is the command's.
+    for n in ["0", "1", "7", "255"] {
+        let script = format!("exit {n}");
+        lab.serialmux(["exec", "box", "sh", "-c", &script]).finish().code(n.parse().unwrap());
+    }
+    lab.serialmux(["exec", "box", "sh", "-c", "kill -9 $$"]).finish().code(137);
+    // VIC 86: the exact text, and stdout apart from stderr.
+    let both = lab.serialmux(["exec", "box", "sh", "-c", "echo out; echo err >&2"]).finish();
+    both.code(0).prints("out\n");
+    assert_eq!(both.err(), "err\n");
+    // VIC 87 and 88: no input without -i, all of it and its end with -i.
+    let none = lab.serialmux(["exec", "box", "sort"]);
+    none.feed(b"one\n".to_vec()).end().code(0).prints("");
+    let sorted = lab.serialmux(["exec", "-i", "box", "sort"]);
+    sorted.feed(b"b\na\n".to_vec()).end().code(0).prints("a\nb\n");
+    // VIC 89 and 91, in Docker's words.
+    let absent = lab.serialmux(["exec", "box", "/NonExisting"]).finish();
+    absent.code(127).complains(&["/NonExisting", "no such file or directory"]);
+    let absent = lab.serialmux(["exec", "box", "nosuch"]).finish();
+    absent.code(127).complains(&["nosuch", "executable file not found in $PATH"]);
+    lab.serialmux(["exec", "-d", "box", "/does/not/exist"]).finish().code(127);
+    let empty = "touch /tmp/empty; chmod +x /tmp/empty";
+    lab.serialmux(["exec", "box", "sh", "-c", empty]).finish().code(0);
+    lab.serialmux(["exec", "box", "/tmp/empty"])
+        .finish()
+        .code(126)
+        .complains(&["exec format error"]);
+    lab.serialmux(["exec", "box", "/etc/passwd"]).finish().code(126);
+    let nobody = lab.serialmux(["exec", "-u", "nosuchuser", "box", "true"]).finish();
+    nobody.code(125).complains(&["unable to find user nosuchuser"]);
+    // What it is not told is as with the container; it is in there, not beside it.
+    let script = "echo $A $B $HOME $(pwd) $(id -un); cat /proc/1/comm; hostname | wc -c";
+    let seen = lab.serialmux(["exec", "-e", "B=more", "box", "sh", "-c", script]).finish();
+    seen.code(0).prints("own more /root /var/tmp root\nsh\n13\n");
+    let other = ["exec", "-e", "A=2", "-u", "nobody", "-w", "/new/dir", "box", "sh", "-c"];
+    let script = "echo $A $(pwd) $(id -u)";
+    let mut all = other.to_vec();
+    all.push(script);
+    lab.start(lab.command("serialmux", &all)).finish().code(0).prints("2 /new/dir 65534\n");
+    let cgroup = lab.serialmux(["exec", "box", "cat", "/proc/self/cgroup"]).finish();
+    cgroup.code(0).prints("0::/\n");
+    lab.serialmux(["inspect", "box"]).finish().code(0).shows("\"execs\"").shows("cat /proc/self");
+    stop(&lab, idle);
+    let late = lab.serialmux(["exec", "box", "true"]).finish();
+    late.code(125);
+}
+
+#[test]
+fn an_exec_in_a_terminal_is_typed_at_resized_and_killed() {
+    let lab = Lab::new();
+    let idle = idle(&lab, &[]);
+    let mut shell = lab.in_terminal(&lab.command("serialmux", &["exec", "-it", "box", "sh"]));
+    shell.expect("# ").types("tty; echo $TERM $((40+2))\r").expect("/dev/pts/0\r\nxterm 42\r\n");
+    shell.expect("# ").types("stty size\r").expect("24 80\r\n").expect("# ");
+    shell.resize(50, 132).expect("\x1b[J");
+    shell.types("stty size\r").expect("50 132\r\n").expect("# ");
+    shell.types("sleep 1000\r").expect("sleep 1000\r\n").types("\x03").expect("# ");
+    shell.types("exit 9\r");
+    shell.finish().code(9);
+
+    // A signal to the client is one to the process; one by the exec's id reaches no other.
+    let script = "trap 'echo got it; exit 3' USR1; echo ready; while :; do sleep 0.1; done";
+    let trap = lab.serialmux(["exec", "box", "sh", "-c", script]);
+    trap.expect("ready\n").signal(Signal::USR1);
+    trap.end().code(3).prints("ready\ngot it\n");
+    let asleep = lab.serialmux(["exec", "box", "sh", "-c", "echo ready; exec sleep 1001"]);
+    asleep.expect("ready\n");
+    let shown = lab.serialmux(["inspect", "box"]).finish();
+    let value: serde_json::Value = serde_json::from_str(&shown.out()).expect("JSON");
+    let execs = value["execs"].as_array().expect("execs");
+    let of = |exec: &&serde_json::Value| exec["running"] == true;
+    let id = execs.iter().find(of).expect("one runs")["id"].as_str().expect("an id").to_owned();
+    lab.serialmux(["kill", "-s", "TERM", "--exec", &id, "box"]).finish().code(0);
+    asleep.end().code(143);
+    stop(&lab, idle);
+}
+
+#[test]
+fn output_of_a_thousand_execs_that_end_at_once_is_never_lost() {
+    let lab = Lab::new();
+    let idle = idle(&lab, &[]);
+    let n: usize = std::env::var("EXEC_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    let begin = Instant::now();
+    let mut done = 0;
+    // Some at a time: that is what the two sides have to tell apart.
+    while done < n {
+        let some = (n - done).min(8);
+        let runs: Vec<_> = (done..done + some)
+            .map(|i| {
+                let script = format!("seq {i} {}; exit {}", i + 200, i % 256);
+                (i, lab.serialmux(["exec", "box", "sh", "-c", &script]))
+            })
+            .collect();
+        for (i, run) in runs {
+            let expected: String = (i..=i + 200).map(|k| format!("{k}\n")).collect();
+            let run = run.finish();
+            run.code(i32::try_from(i % 256).unwrap());
+            assert_eq!(sha256(&run.stdout), sha256(expected.as_bytes()), "exec {i}: {run:?}");
+        }
+        done += some;
+    }
+    record(&format!("{n} execs, 8 at a time: {:.1?}", begin.elapsed()));
+    stop(&lab, idle);
+}
+
+#[test]
+fn a_grandchild_that_holds_stdout_delays_neither_exec_nor_stop() {
+    let lab = Lab::new();
+    let script = "sleep 1002 & echo up; trap 'exit 0' TERM; while :; do sleep 1003 & wait $!; done";
+    let all = ["--name", "box", "--boot", "direct", "busybox", "sh", "-c", script];
+    let held = lab.begin(all);
+    held.expect("up\n");
+    let exec = lab.serialmux(["exec", "box", "sh", "-c", "sleep 1004 & echo said"]);
+    exec.finish().code(0).prints("said\n");
+    let exec = lab.serialmux(["exec", "-t", "box", "sh", "-c", "sleep 1005 & echo said"]);
+    exec.finish().code(0).shows("said");
+    // They are still there: nobody waited for them.
+    let left = lab.serialmux(["exec", "box", "sh", "-c", "ps | grep -c 'sleep 100[45]'"]).finish();
+    assert!(left.out().trim().parse::<u32>().is_ok_and(|n| n >= 1), "{left:?}");
+    lab.serialmux(["stop", "box"]).finish().code(0);
+    held.end().code(0);
+}
+
+#[test]
+fn an_exec_outlives_the_daemon_and_its_client_notices_nothing() {
+    let lab = Lab::new();
+    let daemon = lab.daemon("0");
+    let port = port_of(&daemon.so_far());
+    let idle = ["run", "-d", "--name", "box", "--boot", "direct", "busybox", "sleep", "1000"];
+    lab.containervm(idle).finish().code(0);
+    lab.serialmux(["exec", "box", "true"]).finish().code(0);
+    let script = "head -c 400000 /dev/urandom >f; sha256sum <f >&2; cat f; sha256sum >g; \
+                  cat g >&2; exit 5";
+    let mut exec = lab.serialmux(["exec", "-i", "box", "sh", "-c", script]);
+    let input: Vec<u8> = (0..300_000_u32).flat_map(u32::to_be_bytes).collect();
+    let mut daemon = daemon;
+    for n in [1, 150_000] {
+        exec.expect_bytes(n);
+        daemon.signal(Signal::KILL);
+        drop(daemon.finish());
+        daemon = lab.daemon(&port);
+    }
+    exec.write(std::str::from_utf8(&input).unwrap_or("one line\n"));
+    let done = exec.end();
+    done.code(5);
+    assert_eq!(done.stdout.len(), 400_000);
+    assert!(done.err().contains(&sha256(&done.stdout)), "{}", done.err());
+    // How it ended is known to a daemon that was not there when it did.
+    daemon.signal(Signal::KILL);
+    drop(daemon.finish());
+    let _daemon = lab.daemon(&port);
+    lab.serialmux(["exec", "box", "true"]).finish().code(0);
+    lab.serialmux(["inspect", "box"]).finish().code(0).shows("\"code\": 5");
+    lab.containervm(["stop", "-t", "1", "box"]).finish().code(0);
+}
+
+#[test]
+fn many_execs_at_once_write_as_much_as_they_like() {
+    let lab = Lab::new();
+    let number = |name, or| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(or);
+    // EXEC_MANY=80 EXEC_BYTES=20000000 is the full size, for a line and a machine that are up to it.
+    let (n, bytes): (usize, usize) = (number("EXEC_MANY", 40), number("EXEC_BYTES", 100_000));
+    let idle = idle(&lab, &["-m", "1g"]);
+    let begin = Instant::now();
+    let script = format!(
+        "f=$(mktemp); seq -f \"$$ %.0f\" 1000000000 | head -c {bytes} >$f; sha256sum <$f >&2; cat $f"
+    );
+    let script = script.replace("seq -f \"$$ %.0f\" 1000000000", "yes \"$$ a line of text\"");
+    let all: Vec<_> = (0..n).map(|_| lab.serialmux(["exec", "box", "sh", "-c", &script])).collect();
+    for exec in all {
+        let exec = exec.finish();
+        exec.code(0);
+        assert_eq!(exec.stdout.len(), bytes);
+        assert!(exec.err().contains(&sha256(&exec.stdout)), "{}", exec.err());
+    }
+    record(&format!("{n} execs of {bytes} bytes at once: {:.1?}", begin.elapsed()));
+    stop(&lab, idle);
+}
+
+#[test]
+fn an_exec_beyond_the_limit_of_tasks_says_so() {
+    let lab = Lab::new();
+    let idle = idle(&lab, &["--pids-limit", "20"]);
+    let hog = "i=0; while [ $i -lt 40 ]; do sleep 1006 & i=$((i+1)); done; wait";
+    lab.serialmux(["exec", "-d", "box", "sh", "-c", hog]).finish().code(0);
+    // Until the hog has taken them all.
+    let refused = loop {
+        let exec = lab.serialmux(["exec", "box", "true"]).finish();
+        if !exec.err().is_empty() {
+            break exec;
+        }
+    };
+    refused.complains(&["as many tasks as it may"]);
+    stop(&lab, idle);
+}
+
+#[test]
+fn a_paused_container_takes_no_exec_and_can_be_stopped() {
+    let lab = Lab::new();
+    let script = "trap 'echo ended; exit 4' TERM; echo up; while :; do sleep 0.1; done";
+    let box_ = lab.begin(["--name", "box", "--boot", "direct", "busybox", "sh", "-c", script]);
+    box_.expect("up\n");
+    lab.serialmux(["pause", "box"]).finish().code(0);
+    lab.serialmux(["ps"]).finish().code(0).shows("paused");
+    lab.serialmux(["pause", "box"]).finish().code(125).complains(&["paused"]);
+    lab.serialmux(["exec", "box", "true"]).finish().code(125).complains(&["paused"]);
+    lab.serialmux(["unpause", "box"]).finish().code(0);
+    lab.serialmux(["unpause", "box"]).finish().code(125).complains(&["not paused"]);
+    lab.serialmux(["exec", "box", "echo", "hi"]).finish().code(0).prints("hi\n");
+    lab.serialmux(["pause", "box"]).finish().code(0);
+    lab.serialmux(["stop", "box"]).finish().code(0);
+    box_.end().code(4).prints("up\nended\n");
+}
+
+fn port_of(said: &str) -> String {
+    let line = said.lines().next().unwrap_or_default();
+    let address = line.split(';').next().unwrap_or_default();
+    address.rsplit(':').next().unwrap_or_default().to_owned()
+}

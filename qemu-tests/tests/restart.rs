@@ -1,0 +1,104 @@
+//! What ends a container and what does not: restart policies, a start that waits for somebody, stop with its grace.
+
+use qemu_tests::Lab;
+
+const DIRECT: [&str; 2] = ["--boot", "direct"];
+
+#[test]
+fn a_process_that_fails_is_run_again_as_often_as_the_policy_says() {
+    let lab = Lab::new();
+    let script = "echo run; exit 3";
+    let [boot, direct] = DIRECT;
+    let all = [
+        boot,
+        direct,
+        "--name",
+        "again",
+        "--restart",
+        "on-failure:2",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ];
+    let ended = lab.start(lab.command("containervm", &[&["run"][..], &all].concat())).finish();
+    ended.code(3).prints("run\nrun\nrun\n");
+    let shown = lab.serialmux(["inspect", "again"]).finish();
+    shown.code(0).shows("\"restarts\": 2").shows("resurrections\": \"2\"");
+}
+
+#[test]
+fn a_process_that_is_always_run_again_keeps_its_files_and_ends_by_a_stop() {
+    let lab = Lab::new();
+    let script = "echo x >>/count; echo run $(wc -l </count); test $(wc -l </count) -ge 3 || exit 0; \
+                  trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done";
+    let all =
+        ["--name", "always", "--restart", "always", "--boot", "direct", "busybox", "sh", "-c"];
+    let mut all = all.to_vec();
+    all.push(script);
+    let always = lab.start(lab.command("containervm", &[&["run"][..], &all].concat()));
+    always.expect("run 1\n").expect("run 2\n").expect("run 3\n");
+    lab.containervm(["stop", "always"]).finish().code(0).prints("always\n");
+    always.end().code(0).prints("run 1\nrun 2\nrun 3\nbye\n");
+    // VIC 49 and Docker: what is not running need not be stopped.
+    lab.serialmux(["stop", "always"]).finish().code(0);
+    lab.containervm(["run", "--restart", "sometimes", "busybox", "true"]).finish().code(125);
+}
+
+#[test]
+fn a_process_that_does_not_heed_its_stop_signal_is_killed_vic_52_to_54() {
+    let lab = Lab::new();
+    let script = "trap 'echo StopSignalHUP' HUP; echo up; while :; do sleep 0.1; done";
+    let stubborn = lab.begin([
+        "--name",
+        "stubborn",
+        "--stop-signal",
+        "HUP",
+        "--boot",
+        "direct",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    stubborn.expect("up\n");
+    lab.serialmux(["stop", "-t", "2", "stubborn"]).finish().code(0);
+    stubborn.end().code(137).prints("up\nStopSignalHUP\n");
+}
+
+#[test]
+fn a_process_waits_for_somebody_and_nothing_else_does() {
+    let lab = Lab::new();
+    let all = [
+        "run",
+        "-d",
+        "-i",
+        "--wait-for-attach",
+        "--name",
+        "patient",
+        "--boot",
+        "direct",
+        "busybox",
+        "sh",
+        "-c",
+        "echo first words; read x; echo $x",
+    ];
+    lab.start(lab.command("containervm", &all)).finish().code(0);
+    lab.console("patient").expect("waits until somebody is attached");
+    // Requests and the report are served meanwhile.
+    lab.serialmux(["exec", "patient", "true"]).finish().code(125).complains(&["not running"]);
+    lab.serialmux(["ps"]).finish().code(0).shows("created");
+    let mut attached = lab.serialmux(["attach", "patient"]);
+    attached.expect("first words\n");
+    attached.write("second\n");
+    attached.end().code(0).prints("first words\nsecond\n");
+
+    // One that nobody comes to can be stopped (VIC 6236).
+    let [boot, direct] = DIRECT;
+    let all =
+        ["run", "-d", "--wait-for-attach", "--name", "lonely", boot, direct, "busybox", "true"];
+    lab.start(lab.command("containervm", &all)).finish().code(0);
+    lab.console("lonely").expect("waits until somebody is attached");
+    lab.serialmux(["stop", "lonely"]).finish().code(0);
+    lab.serialmux(["wait", "lonely"]).finish().code(0).prints("143\n");
+}
