@@ -311,7 +311,9 @@ fn chardev(id: &str, backing: &SerialBacking) -> String {
         SerialBacking::Network { host, port, telnet, end_point } => {
             let telnet = if *telnet { ",telnet=on" } else { "" };
             let (host, listens) = (escape(host), listens(end_point));
-            format!("socket,id={id},host={host},port={port},{listens}{telnet}")
+            // Else a packet behind a small one waits until the host's kernel has acknowledged that, which it
+            // delays for 40 ms (RFC 896 and RFC 1122, 4.2.3.2).
+            format!("socket,id={id},host={host},port={port},{listens},nodelay=on{telnet}")
         }
         SerialBacking::File(file) => format!("file,id={id},path={}", path(file)),
         SerialBacking::Pipe { path: socket, end_point } => {
@@ -396,7 +398,7 @@ mod tests {
             "-device",
             "vmxnet3,netdev=ethernet0,mac=00:50:56:aa:bb:cc,romfile=",
             "-chardev",
-            "socket,id=serial0,host=127.0.0.1,port=2377,server=off,reconnect=1",
+            "socket,id=serial0,host=127.0.0.1,port=2377,server=off,reconnect=1,nodelay=on",
             "-device",
             "isa-serial,index=0,chardev=serial0",
             "-chardev",
@@ -461,7 +463,7 @@ mod tests {
             " lsi53c895a,id=scsi0 ",
             ",format=vmdk,snapshot=on,file=",
             " user,id=ethernet0,restrict=on ",
-            " socket,id=serial0,host=::1,port=23,server=on,wait=off,telnet=on ",
+            " socket,id=serial0,host=::1,port=23,server=on,wait=off,nodelay=on,telnet=on ",
             "console.log,server=off,reconnect=1 ",
         ] {
             assert!(line.contains(part), "{part:?} is not in {line}");
@@ -483,7 +485,7 @@ mod tests {
             "containervm.pipe = \"virtio\"\n",
             &[
                 " -machine pc ",
-                " -chardev socket,id=pipe,host=127.0.0.1,port=2377,server=off,reconnect=1 ",
+                " -chardev socket,id=pipe,host=127.0.0.1,port=2377,server=off,reconnect=1,nodelay=on ",
                 " virtserialport,bus=ports.0,nr=1,chardev=pipe,name=org.containervm.serial0 ",
             ],
         );
