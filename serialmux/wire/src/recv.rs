@@ -237,7 +237,8 @@ impl RecvHalf {
     ///
     /// `digest` is of what is here already, if the owner knows; else there is none if not all of it
     /// came over this link.
-    pub(crate) fn start_at(&mut self, offset: u64, window: u64, digest: Option<Digest>) {
+    /// Returns whether that is what came, as far as any of it did.
+    pub(crate) fn start_at(&mut self, offset: u64, window: u64, digest: Option<Digest>) -> bool {
         self.window = window;
         // The stream's end counts as one place more than its bytes.
         let digest = digest.filter(|it| it.offset() == offset || it.offset() + 1 == offset);
@@ -247,6 +248,11 @@ impl RecvHalf {
             let known = known.min(self.unread.len());
             if let Some(own) = &mut self.digest {
                 own.update(self.unread.get(..known).unwrap_or_default());
+            }
+            let other =
+                |own: Digest, digest: Digest| own.offset() == digest.offset() && own != digest;
+            if self.digest.zip(digest).is_some_and(|(own, digest)| other(own, digest)) {
+                return false;
             }
             self.digest = digest.or(self.digest);
             self.unread.advance(known);
@@ -258,6 +264,7 @@ impl RecvHalf {
             self.place(self.next, &[]);
         }
         self.released = self.released.max(offset);
+        true
     }
 
     /// Takes up to `max` bytes in order.
@@ -319,7 +326,7 @@ mod tests {
             let mut recv = RecvHalf::new(0, 200);
             recv.insert(0, &stream[..here], false).unwrap();
             recv.insert(70, &stream[70..], false).unwrap();
-            recv.start_at(durable as u64, 200, None);
+            assert!(recv.start_at(durable as u64, 200, None));
             assert_eq!(recv.released(), durable as u64);
             recv.insert(durable as u64, &stream[durable..], true).unwrap();
             assert_eq!(&recv.read(usize::MAX)[..], &stream[durable..], "{here} here");

@@ -63,6 +63,29 @@ fn a_channel_that_its_owner_has_not_decided_on_is_not_accepted_by_a_new_session(
     assert_eq!(accepts(&mut link, at(5)), [7], "and then it is the owner's word that counts");
 }
 
+// As when a guest was put back to before it used an id, and the mux was restarted since. Seed 301241.
+#[test]
+fn what_an_owner_has_under_a_fresh_id_or_of_other_bytes_is_not_gone_on_with() {
+    let config = LinkConfig::uart_mux();
+    let channel = ChannelId(0);
+    for (fresh, content, is_same) in
+        [(true, &b"hel"[..], false), (false, b"hel", true), (false, b"hal", false)]
+    {
+        let (mut link, mut forger) = Forger::guest(config.clone());
+        let (direction, class) = (Direction::ToMux, Class::Log);
+        let open =
+            Record::Open { channel, direction, fresh, class, next: 0, limit: 5, label: b"x" };
+        let data = Record::Data { channel, offset: 0, fin: false, bytes: b"hello" };
+        link.handle_bytes(at(1), &forger.frame(&records(&[open, data])));
+        let mut digest = link.blank_digest();
+        digest.update(content);
+        link.accept_known(channel, 3, digest);
+        let events: Vec<_> = std::iter::from_fn(|| link.poll_event()).collect();
+        assert_eq!(!events.contains(&Event::RolledBack(channel)), is_same, "{content:?}");
+        assert_eq!(&link.read(channel, 99)[..], if is_same { &b"lo"[..] } else { b"" });
+    }
+}
+
 fn entropy(seed: u8) -> Entropy {
     let mut rng = Rng(seed.into());
     Box::new(move |bytes| rng.fill(bytes))

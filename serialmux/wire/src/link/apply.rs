@@ -104,6 +104,9 @@ impl Link {
                     self.told_of(channel);
                 }
                 self.opened(channel, direction, class, next, limit, label);
+                if let Some(channel) = self.channels.get_mut(&channel).filter(|it| it.undecided) {
+                    channel.fresh = fresh;
+                }
                 self.check_roster();
             }
             Record::Accept { channel, next, released, limit } => {

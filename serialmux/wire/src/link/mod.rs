@@ -156,6 +156,8 @@ struct Channel {
     taken: bool,
     /// Counted in this session's ROSTER.
     in_roster: bool,
+    /// The mux: the guest opened it in this session, and has nothing in it from before.
+    fresh: bool,
     /// Ended under an earlier mux, whom alone it concerned: this one never hears of it.
     orphan: bool,
     owes: Owes,
@@ -195,6 +197,7 @@ impl Channel {
     fn carry_over(&mut self, is_guest: bool, peer_is_new: bool, waits: bool) {
         self.scheduled = false;
         self.known = false;
+        self.fresh = false;
         match &mut self.half {
             Half::Send(send) if is_guest && !self.taken && !waits => send.restart(FIRST_CREDIT),
             Half::Send(send) => send.suspend(),

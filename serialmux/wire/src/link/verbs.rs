@@ -56,6 +56,7 @@ impl Link {
             undecided: false,
             taken: false,
             in_roster: false,
+            fresh: false,
             orphan: false,
             owes,
             readable_told: false,
@@ -88,9 +89,18 @@ impl Link {
         let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.undecided) else {
             return;
         };
+        if channel.fresh && next > 0 && matches!(channel.half, Half::Recv(_)) && self.has(REWIND) {
+            // What is here under this id came from a guest that has forgotten it.
+            self.rolled_back(id);
+            return;
+        }
+        let Some(channel) = self.channels.get_mut(&id) else { return };
         channel.undecided = false;
         if let Half::Recv(recv) = &mut channel.half {
-            recv.start_at(next, self.config.receive_window, digest);
+            if !recv.start_at(next, self.config.receive_window, digest) {
+                self.rolled_back(id);
+                return;
+            }
             channel.owes.accept = true;
             self.dirty.insert(id);
             self.tell_readable(id);
