@@ -97,7 +97,7 @@ impl Agent {
             outcome.done.push(format!("linger {} s", newer.link.linger));
         }
         if newer.link.mode != self.spec.link.mode {
-            outcome.left.push("link/mode: from the next boot".to_owned());
+            outcome.left.push("link/mode: this agent does not follow it yet".to_owned());
         }
         // What is fixed stays as it is in effect.
         let (id, key) = (self.spec.id.clone(), self.spec.key.clone());
