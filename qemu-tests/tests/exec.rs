@@ -58,11 +58,11 @@ fn an_exec_is_as_dockers_vic_84_to_91() {
     let script = "echo $A $B $HOME $(pwd) $(id -un); cat /proc/1/comm; hostname | wc -c";
     let seen = lab.serialmux(["exec", "-e", "B=more", "box", "sh", "-c", script]).finish();
     seen.code(0).prints("own more /root /var/tmp root\nsh\n13\n");
-    let other = ["exec", "-e", "A=2", "-u", "nobody", "-w", "/new/dir", "box", "sh", "-c"];
+    let other = ["exec", "-e", "A=2", "-u", "nobody", "-w", "/var", "box", "sh", "-c"];
     let script = "echo $A $(pwd) $(id -u)";
     let mut all = other.to_vec();
     all.push(script);
-    lab.start(lab.command("serialmux", &all)).finish().code(0).prints("2 /new/dir 65534\n");
+    lab.start(lab.command("serialmux", &all)).finish().code(0).prints("2 /var 65534\n");
     let cgroup = lab.serialmux(["exec", "box", "cat", "/proc/self/cgroup"]).finish();
     cgroup.code(0).prints("0::/\n");
     lab.serialmux(["inspect", "box"]).finish().code(0).shows("\"execs\"").shows("cat /proc/self");
