@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use wire::ChannelId;
 use wire::message::guest::{self, Body};
 use wire::message::mux;
@@ -194,7 +194,7 @@ impl Sessions {
     ) -> Result<(), UplinkError> {
         self.container = Some(Container { rootfs, cgroup, inside: None, is_paused: false });
         if self.is_blocked {
-            debug!("session {} waits until somebody is attached", self.first().id());
+            info!("session {} waits until somebody is attached", self.first().id());
             return Ok(());
         }
         self.start_first(uplink)
