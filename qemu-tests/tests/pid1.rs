@@ -1,0 +1,217 @@
+//! What process 1 of the machine owes it: an agent that answers whatever the container does, clock, entropy,
+//! added hardware, and an end in order.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use qemu_tests::deadline::deadline;
+use qemu_tests::{Lab, Monitor, Program};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `containervm run --name NAME` with a QEMU whose arguments are changed on the way: `edits` are lines of a
+/// shell's `case` over the argument before, a colon, and the argument.
+fn run_changed(lab: &Lab, edits: &str, arguments: &[&str]) -> Program {
+    let dir = lab.path("bin");
+    fs::create_dir_all(&dir).unwrap();
+    let wrapper = dir.join("qemu-system-x86_64");
+    let text = format!(
+        "#!/bin/sh\nlast=\nfor arg do\n shift\n before=$last last=$arg\n case \"$before:$arg\" in\n{edits}\n esac\n \
+         set -- \"$@\" \"$arg\"\ndone\nPATH=${{PATH#*:}}\nexec qemu-system-x86_64 \"$@\"\n"
+    );
+    fs::write(&wrapper, text).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    let all = [&["run", "--boot", "direct"], arguments].concat();
+    let mut command = lab.command("containervm", &all);
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", dir.display()));
+    lab.start(command)
+}
+
+fn console(lab: &Lab, name: &str) -> String {
+    String::from_utf8_lossy(&fs::read(lab.vm(name).join("console.log")).unwrap()).into_owned()
+}
+
+/// Waits until no QEMU of this lab runs any more.
+fn await_power_off(lab: &Lab) {
+    let left = lab.processes("qemu-system-x86_64", "");
+    assert!(left.iter().all(|qemu| qemu.wait(deadline())), "a VM stays on");
+}
+
+#[test]
+fn a_fork_bomb_leaves_the_agent_alive() {
+    let lab = Lab::new();
+    // Process 1 forks nothing more itself: it looks whether the bound has been met, and sleeps.
+    let script = "bomb() { bomb | bomb & }; (bomb 2>/dev/null) & \
+                  until [ \"$n\" ] && [ $n -gt 0 ]; do read -r k n </sys/fs/cgroup/pids.events; done; \
+                  echo full; exec sleep 100000";
+    let bombed = lab.begin(["--boot", "direct", "--name", "bombed", "busybox", "sh", "-c", script]);
+    bombed.expect("full");
+    lab.serialmux(["kill", "-s", "KILL", "bombed"]).finish().code(0);
+    bombed.end().code(137).prints("full\n");
+}
+
+#[test]
+fn a_memory_hog_leaves_the_agent_alive() {
+    let lab = Lab::new();
+    let script = "echo -1000 >/proc/self/oom_score_adj; \
+                  (echo 1000 >/proc/self/oom_score_adj; exec tail /dev/zero); echo hog $?; \
+                  (echo 1000 >/proc/self/oom_score_adj; exec dd if=/dev/zero of=/big/f bs=64k 2>/dev/null); \
+                  echo file $?; rm /big/f; echo free; exit 6";
+    let hogged = lab.run([
+        "--boot",
+        "direct",
+        "-m",
+        "256m",
+        "--tmpfs",
+        "/big:size=10g",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    hogged.code(6).prints("hog 137\nfile 137\nfree\n");
+}
+
+#[test]
+fn a_full_disk_leaves_the_agent_alive() {
+    let lab = Lab::new();
+    let script = "dd if=/dev/zero of=/fill bs=1M 2>&1 | grep -c 'No space'; echo more 2>/dev/null >/y || echo full; \
+                  read -r line; exit 9";
+    let filled = [
+        "--boot",
+        "direct",
+        "--name",
+        "filled",
+        "-i",
+        "--disk-size",
+        "200m",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ];
+    let mut filled = lab.begin(filled);
+    filled.expect("1\nfull\n");
+    lab.serialmux(["logs", "filled"]).finish().code(0).prints("1\nfull\n");
+    filled.write("on\n");
+    filled.finish().code(9);
+}
+
+/// Asserts that a VM's disk needs no repair, not even a replay of its journal.
+fn assert_clean(lab: &Lab, name: &str) {
+    let disk = lab.vm(name).join("containerfs.img");
+    let tool = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).arg(&disk).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (_, header) = tool("/sbin/dumpe2fs", &["-h"]);
+    let value = |key: &str| {
+        let line = header.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_else(|| panic!("no {key} in {header}")).trim().to_owned()
+    };
+    assert_eq!(value("Filesystem state:"), "clean");
+    assert!(!value("Filesystem features:").contains("needs_recovery"), "{header}");
+    let (code, said) = tool("/sbin/e2fsck", &["-fn"]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn a_stopped_vm_leaves_a_clean_disk() {
+    let lab = Lab::new();
+    let script = "sh -c 'while :; do dd if=/dev/zero of=/data bs=64k count=64 2>/dev/null; done' & \
+                  echo up; read -r line; exit 4";
+    let begin = |name: &str| {
+        let all = ["run", "--name", name, "--boot", "direct", "-i", "busybox", "sh", "-c", script];
+        let vm = lab.start(lab.command("containervm", &all));
+        vm.expect("up");
+        vm
+    };
+    let mut ended = begin("ended");
+    ended.write("end\n");
+    ended.finish().code(4);
+    await_power_off(&lab);
+    assert_clean(&lab, "ended");
+    assert!(console(&lab, "ended").trim_end().ends_with("power off"), "its last word");
+    let killed = begin("killed");
+    lab.serialmux(["kill", "killed"]).finish().code(0);
+    killed.end().code(137);
+    await_power_off(&lab);
+    assert_clean(&lab, "killed");
+}
+
+#[test]
+fn a_process_that_hangs_in_the_kernel_does_not_keep_the_vm_on() {
+    let lab = Lab::new();
+    // A frozen file system holds whoever writes to it where no signal reaches (ioctl FIFREEZE).
+    let script = "fsfreeze --freeze /; (echo frozen >/held) & \
+                  until grep -q '^State:.D' /proc/$!/status; do sleep 1; done; echo held; exec sleep 100000";
+    let all = ["run", "--name", "hangs", "--boot", "direct", "busybox", "sh", "-c", script];
+    let hangs = lab.start(lab.command("containervm", &all));
+    hangs.expect("held");
+    lab.serialmux(["kill", "-s", "KILL", "hangs"]).finish().code(0);
+    Monitor::connect(&lab.vm("hangs")).unwrap().execute("system_powerdown", &json!({})).unwrap();
+    hangs.end().code(137);
+    await_power_off(&lab);
+    assert!(console(&lab, "hangs").trim_end().ends_with("power off"));
+    assert_clean(&lab, "hangs");
+}
+
+#[test]
+fn the_clock_and_the_random_generator_are_the_multiplexers() {
+    let lab = Lab::new();
+    let script = "date +%Y; until [ $(date +%Y) -gt 2020 ]; do sleep 1; done; date +%s";
+    let edits =
+        "-rtc:*) arg=base=2020-01-01T00:00:00;;\n-append:*) arg=\"$arg tether.log=debug\";;";
+    let all = ["--name", "late", "busybox", "sh", "-c", script];
+    let late = run_changed(&lab, edits, &all).finish();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let told: u64 = late.code(0).out().lines().last().unwrap().parse().unwrap();
+    // What happened in between is the end of the VM, and of the program.
+    assert!(told <= now + 1 && now - told < 60, "{told} in the VM, {now} here");
+    let console = console(&lab, "late");
+    assert!(console.contains("the clock was wrong and is set: +"), "{console}");
+    assert!(console.contains("random generator seeded by the multiplexer"), "{console}");
+}
+
+#[test]
+fn added_processors_and_memory_are_taken_into_use() {
+    let lab = Lab::new();
+    let script = "total() { while read -r k n u; do [ $k = MemTotal: ] && echo $n && return; done </proc/meminfo; }; \
+                  nproc; old=$(total); max=$(cat /sys/fs/cgroup/memory.max); echo up; \
+                  until [ $(nproc) = 2 ]; do sleep 1; done; echo two; \
+                  until [ $(total) -gt $((old+100000)) ]; do sleep 1; done; echo more; \
+                  until [ $(cat /sys/fs/cgroup/memory.max) -gt $((max+100000000)) ]; do sleep 1; done; echo bound";
+    let edits = "-smp:1) arg=1,maxcpus=2;;\n-m:*) arg=$arg,slots=2,maxmem=1G;;";
+    let all = ["--name", "grows", "-m", "256m", "busybox", "sh", "-c", script];
+    let grows = run_changed(&lab, edits, &all);
+    grows.expect("1\nup\n");
+    let mut monitor = Monitor::connect(&lab.vm("grows")).unwrap();
+    let slots = monitor.execute("query-hotpluggable-cpus", &json!({})).unwrap();
+    let slots = slots.as_array().unwrap();
+    let free = slots.iter().find(|slot| slot.get("qom-path").is_none()).expect("a free slot");
+    let mut cpu = free["props"].clone();
+    cpu["driver"] = free["type"].clone();
+    cpu["id"] = json!("cpu1");
+    monitor.execute("device_add", &cpu).unwrap();
+    grows.expect("two");
+    let memory = json!({"qom-type": "memory-backend-ram", "id": "mem1", "size": 128 << 20});
+    monitor.execute("object-add", &memory).unwrap();
+    let dimm = json!({"driver": "pc-dimm", "id": "dimm1", "memdev": "mem1"});
+    monitor.execute("device_add", &dimm).unwrap();
+    grows.expect("more").expect("bound");
+    grows.finish().code(0);
+}
+
+#[test]
+fn a_panic_of_the_agent_is_told_and_ends_the_vm() {
+    let lab = Lab::new();
+    let edits = "-append:*) arg=\"$arg tether.panic=1\";;";
+    let all = ["--name", "panics", "busybox", "sh", "-c", "sleep 1000"];
+    let panics = run_changed(&lab, edits, &all).finish();
+    panics.code(137).complains(&["panic at ", "tether.panic on the kernel command line"]);
+    await_power_off(&lab);
+    assert!(Path::new(&lab.vm("panics")).join("console.log").exists());
+}
