@@ -8,8 +8,8 @@
 //!                                          └─▶ process 2: its own group, the terminal's foreground, execve(program)
 //! ```
 //!
-//! All signals are blocked before the two part, so none is lost: those for process 1 wait until it asks for
-//! them. Its exit code is the program's, 128 + n after signal n.
+//! All signals are blocked before the two part: those for process 1 wait until it asks for them. Only 33 and
+//! 34 can be lost, while the init starts: the C library unblocks them before `main`. Its exit code is the program's, 128 + n after signal n.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -91,6 +91,8 @@ pub fn is_called() -> bool {
 
 /// Passes signals on and collects orphans until the program ends.
 pub fn run() -> ! {
+    // Again, see above. Refused only for a set that is none.
+    let _blocked = sys::block_signals();
     // Only a name in a list.
     let _unnamed = prctl::set_name(SHORT_NAME);
     let program = std::env::var(PROGRAM).ok().and_then(|number| number.parse().ok());

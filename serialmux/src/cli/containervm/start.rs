@@ -192,7 +192,9 @@ impl Supervise {
 fn last_words(vm: &Vm, how: &str) -> String {
     let console = std::fs::read(vm.console()).unwrap_or_default();
     let console = String::from_utf8_lossy(&console);
-    let line = console.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    // The kernel's own farewell says nothing about why.
+    let mut lines = console.lines().rev().map(str::trim);
+    let line = lines.find(|line| !line.is_empty() && !line.contains("] reboot: "));
     match line {
         Some(line) => format!("{how}; the console's last line: {line}"),
         None => format!("{how}; nothing on its console"),
