@@ -53,7 +53,8 @@ impl Agent {
         let answer = match message.body {
             Some(mux::Body::Diagnose(_)) => Answer::Done(self.diagnosis().encode_to_vec()),
             Some(body) if Inside::takes(&body) => {
-                return Ok(self.look_inside(message.request, &body));
+                self.look_inside(message.request, &body);
+                return Ok(());
             }
             Some(body) => self.perform(body)?,
             None => {

@@ -240,6 +240,34 @@ fn broken_archives_are_refused_with_a_reason() {
 }
 
 #[test]
+fn no_changed_byte_of_an_archive_makes_it_panic_or_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    tree(&from);
+    let archive = packed(&from, "/t");
+    let to = dir.path().join("to");
+    // Heads of every kind are in it; each of their bytes gets an odd value once.
+    for at in (0..archive.len()).step_by(7) {
+        let mut changed = archive.clone();
+        changed[at] = changed[at].wrapping_mul(31).wrapping_add(0x80);
+        fix_checksums(&mut changed);
+        fs::create_dir_all(&to).unwrap();
+        // Whatever comes of it.
+        drop(unpacked(&to, "/", &changed));
+        fs::remove_dir_all(&to).unwrap();
+    }
+}
+
+/// Makes every block that looks like a head one with a right checksum, so that more than that is tried.
+fn fix_checksums(archive: &mut [u8]) {
+    for block in archive.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+}
+
+#[test]
 fn a_named_pipe_makes_nobody_wait_and_a_socket_is_left_out() {
     let dir = tempfile::tempdir().unwrap();
     nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
