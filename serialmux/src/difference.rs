@@ -196,6 +196,12 @@ mod tests {
         Listed { depth, name: name.into(), mode: 0, changed, changed_ns: 7 }
     }
 
+    /// All of them changed at the same time.
+    fn image(paths: &[&str]) -> ImagePaths {
+        let list: String = paths.iter().map(|path| format!("5.7 {path}\0")).collect();
+        ImagePaths::parse(list.as_bytes()).unwrap()
+    }
+
     fn shown(changes: &[Change]) -> Vec<String> {
         let letter = |kind| ["C", "A", "D"][kind as usize];
         let path = |change: &Change| String::from_utf8_lossy(&change.path).into_owned();
@@ -204,9 +210,20 @@ mod tests {
 
     #[test]
     fn additions_changes_and_deletions_are_told_as_docker_does() {
-        let image = b"5.7 /bin\0005.7 /bin/sh\0005.7 /etc\0005.7 /etc/passwd\0005.7 /etc/hosts\0005.7 /tmp\0\
-            5.7 /tmp/a\0005.7 /tmp/a/b\0005.7 /tmp-file\0005.7 /dev\0005.7 /dev/null\0";
-        let mut comparison = Comparison::new(ImagePaths::parse(image).unwrap());
+        let image = image(&[
+            "/bin",
+            "/bin/sh",
+            "/etc",
+            "/etc/passwd",
+            "/etc/hosts",
+            "/tmp",
+            "/tmp/a",
+            "/tmp/a/b",
+            "/tmp-file",
+            "/dev",
+            "/dev/null",
+        ]);
+        let mut comparison = Comparison::new(image);
         for name in [
             listed(1, "a", 9),
             listed(1, "bin", 5),
@@ -231,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_the_agent_makes_in_a_directory_does_not_change_it() {
-        let image = || ImagePaths::parse(b"5.7 /etc\0005.7 /etc/passwd\0").unwrap();
+        let image = || image(&["/etc", "/etc/passwd"]);
         let disk = [listed(1, "etc", 9), listed(2, "hosts", 9), listed(2, "passwd", 5)];
         let mut comparison = Comparison::new(image());
         disk.iter().for_each(|name| comparison.listed(name).unwrap());

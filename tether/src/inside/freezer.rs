@@ -179,9 +179,8 @@ fn hold(held: &OwnedFd, patience: Duration) -> bool {
         }
         // poll(2) counts in ints; an hour of milliseconds fits.
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(held.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(1..) => return false,
-            Ok(_) | Err(_) => {}
+        if let Ok(1..) = poll(&mut [PollFd::new(held.as_fd(), PollFlags::POLLIN)], timeout) {
+            return false;
         }
     }
 }

@@ -94,9 +94,9 @@ pub fn pack(
 
 /// The last name of a path, `/` for the root.
 pub fn last_component(path: &[u8]) -> &[u8] {
-    let names =
+    let mut names =
         path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"." | b".."));
-    names.last().unwrap_or(b"/")
+    names.next_back().unwrap_or(b"/")
 }
 
 fn cut_component(name: &mut Vec<u8>) {

@@ -193,9 +193,12 @@ fn handle(place: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     openat(place, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Names of a path, outermost first.
+type Names = Vec<Vec<u8>>;
+
 /// The names of a path; the last is apart. A path that names the archive's own root has none.
-fn split(path: &[u8]) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), InsideError> {
-    let mut names = Vec::new();
+fn split(path: &[u8]) -> Result<(Names, Option<Vec<u8>>), InsideError> {
+    let mut names = Names::new();
     for name in path.split(|byte| *byte == b'/') {
         match name {
             b"" | b"." => {}

@@ -112,7 +112,7 @@ pub(super) async fn debug(
     for section in &diagnosis.sections {
         writeln!(out, "{}", section.title)?;
         for fact in &section.facts {
-            writeln!(out, "  {:<32}{}", fact.name, fact.value)?;
+            writeln!(out, "  {:<31} {}", fact.name, fact.value)?;
         }
     }
     writeln!(out, "clock\n  {:<32}{}", "offset from here, µs", offset(&diagnosis))?;
