@@ -1,4 +1,5 @@
 //! Looking into a container while it runs, and copies in and out of it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use qemu_tests::{Finished, Lab, Program};
 use std::fs;
@@ -221,7 +222,8 @@ fn vic_138_copies_go_where_docker_puts_them() {
 fn vic_139_ten_copies_in_and_out_at_once() {
     let lab = Lab::new();
     let mut shell = Shell::start(&lab, "many");
-    let pattern: Vec<u8> = (0..1 << 20).map(|n: u32| (n * 2_654_435_761 >> 13) as u8).collect();
+    let pattern: Vec<u8> =
+        (0..1 << 17).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let file = lab.file("large", &pattern);
     let file = file.to_string_lossy().into_owned();
     let start = |source: String, target: String| {
@@ -235,7 +237,7 @@ fn vic_139_ten_copies_in_and_out_at_once() {
     copies.push(start(file.clone(), "many:/large".to_owned()));
     copies.into_iter().for_each(|copy| drop(copy.finish().code(0).out()));
     shell.does("for n in 1 2 3 4 5 6 7 8; do cmp /small-0 /small-$n || exit 1; done");
-    shell.does("[ $(stat -c %s /large) = 1048576 ] && head -c 50000 /large | cmp - /small-0");
+    shell.does("[ $(stat -c %s /large) = 131072 ] && head -c 50000 /large | cmp - /small-0");
     let out = |n: u32| lab.path(&format!("out-{n}")).to_string_lossy().into_owned();
     let copies: Vec<_> = (0..10).map(|n| start("many:/large".to_owned(), out(n))).collect();
     copies.into_iter().for_each(|copy| drop(copy.finish().code(0).out()));

@@ -167,7 +167,13 @@ const CASES: [(u16, Place); 126] = [
     (136, No(VOLUMES)),
     (137, Tests(&["vic_137_a_disk_is_compared_with_its_image"])),
     (138, Tests(&["vic_138_copies_go_where_docker_puts_them"])),
-    (139, Partly("vic_139_ten_copies_in_and_out_at_once", "the disk, not a volume")),
+    (
+        139,
+        Partly(
+            "vic_139_ten_copies_in_and_out_at_once",
+            "128 KiB at most, and the disk, not a volume",
+        ),
+    ),
     (141, Tests(&["vic_141_no_archive_reaches_outside"])),
     (142, No("a disk is not committed to an image")),
     // Moves, restarts of the VCH, compose, applications.

@@ -264,19 +264,9 @@ impl Cli {
             Command::Diff { json, container } => inside::diff(&client, container, json).await,
             Command::Cp(args) => inside::copy(&client, args).await,
             Command::Freeze { timeout, containers } => {
-                crate::cli::each("serialmux", containers, |name| {
-                    let client = &client;
-                    async move { client.freeze(name, timeout).await.map_err(Into::into) }
-                })
-                .await
+                inside::freeze(&client, containers, timeout).await
             }
-            Command::Thaw { containers } => {
-                crate::cli::each("serialmux", containers, |name| {
-                    let client = &client;
-                    async move { client.thaw(name).await.map_err(Into::into) }
-                })
-                .await
-            }
+            Command::Thaw { containers } => inside::thaw(&client, containers).await,
             Command::Debug { json, container } => inside::debug(&client, container, json).await,
             Command::Completions { shell } => {
                 crate::cli::reference(Self::command(), Some(shell))?;

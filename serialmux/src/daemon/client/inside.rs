@@ -2,9 +2,11 @@
 
 use super::{Handle, Refusal, Reply, ask, hangup, send};
 use crate::api::inside::{self as api, Change};
+use crate::api::request::Body;
 use crate::api::{Input, Receiver, Request, Sender, answer, input, request};
 use crate::daemon::container::{Ends, Incoming};
 use crate::daemon::events::{Event, Events};
+use crate::daemon::registry::Registry;
 use crate::difference::{self, ImagePaths};
 use bytes::Bytes;
 use std::io;
@@ -22,6 +24,62 @@ const ROWS: usize = 256;
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 type Replied = oneshot::Receiver<Result<Vec<u8>, String>>;
+
+/// Carries out a request about the inside of a container.
+pub(super) async fn perform(
+    body: Body,
+    registry: &Registry,
+    sender: &mut Sender,
+    receiver: Receiver,
+) -> Result<(), Refusal> {
+    match body {
+        Body::Top(asked) => {
+            let handle = registry.find(&asked.container)?;
+            top(&handle, sender).await
+        }
+        Body::Stats(asked) => {
+            let handle = registry.find(&asked.container)?;
+            stats(&handle, asked.interval_ms, sender, receiver).await
+        }
+        Body::Listen(asked) => {
+            let named = Some(&asked.container).filter(|name| !name.is_empty());
+            let id = named.map(|name| registry.find(name)).transpose()?;
+            let id = id.map(|handle| handle.registration.id.clone());
+            listen(id, &asked, registry.events(), sender, receiver).await
+        }
+        Body::StatPath(look) => {
+            let handle = registry.find(&look.container)?;
+            stat_path(&handle, look.path, sender).await
+        }
+        Body::CopyOut(copy) => {
+            let handle = registry.find(&copy.container)?;
+            copy_out(&handle, copy.path, sender, receiver).await
+        }
+        Body::CopyIn(copy) => {
+            let handle = registry.find(&copy.container)?;
+            copy_in(&handle, copy.place, sender, receiver).await
+        }
+        Body::Diff(request::Container { container }) => {
+            let handle = registry.find(&container)?;
+            diff(&handle, sender).await
+        }
+        Body::Freeze(api::Freeze { container, seconds }) => {
+            let handle = registry.find(&container)?;
+            ask(&handle, mux::Body::Freeze(inside::Freeze { seconds })).await?;
+            done(sender).await
+        }
+        Body::Thaw(request::Container { container }) => {
+            let handle = registry.find(&container)?;
+            ask(&handle, mux::Body::Thaw(inside::Thaw {})).await?;
+            done(sender).await
+        }
+        Body::Diagnose(request::Container { container }) => {
+            let handle = registry.find(&container)?;
+            diagnose(&handle, sender).await
+        }
+        _ => Err(Refusal::Told("this serialmux does not know that request; it is older".into())),
+    }
+}
 
 async fn stream_up(handle: &Handle, body: mux::Body) -> (mpsc::Receiver<Bytes>, Replied) {
     let (sender, pieces) = mpsc::channel(PIECES);
@@ -47,7 +105,7 @@ fn decoded<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
     M::decode(bytes).map_err(|_| Refusal::Told("the agent's answer cannot be read".into()))
 }
 
-pub(super) async fn top(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
+async fn top(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
     let body = mux::Body::Top(inside::Top {});
     let (mut pieces, reply) = stream_up(handle, body).await;
     let mut reader = message::Reader::default();
@@ -67,7 +125,7 @@ pub(super) async fn top(handle: &Handle, sender: &mut Sender) -> Result<(), Refu
     done(sender).await
 }
 
-pub(super) async fn stats(
+async fn stats(
     handle: &Handle,
     interval_ms: u32,
     sender: &mut Sender,
@@ -90,7 +148,7 @@ pub(super) async fn stats(
     }
 }
 
-pub(super) async fn stat_path(
+async fn stat_path(
     handle: &Handle,
     path: Option<inside::StatPath>,
     sender: &mut Sender,
@@ -99,7 +157,7 @@ pub(super) async fn stat_path(
     send(sender, Reply::PathStat(decoded::<PathStat>(&body)?)).await
 }
 
-pub(super) async fn copy_out(
+async fn copy_out(
     handle: &Handle,
     path: Option<inside::CopyOut>,
     sender: &mut Sender,
@@ -119,7 +177,7 @@ pub(super) async fn copy_out(
     done(sender).await
 }
 
-pub(super) async fn copy_in(
+async fn copy_in(
     handle: &Handle,
     place: Option<inside::CopyIn>,
     sender: &mut Sender,
@@ -151,7 +209,7 @@ pub(super) async fn copy_in(
     }
 }
 
-pub(super) async fn diff(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
+async fn diff(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
     let name = &handle.registration.name;
     let path = handle.registration.image_paths.as_ref().ok_or_else(|| {
         let text =
@@ -177,12 +235,12 @@ pub(super) async fn diff(handle: &Handle, sender: &mut Sender) -> Result<(), Ref
     done(sender).await
 }
 
-pub(super) async fn diagnose(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
+async fn diagnose(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
     let body = ask(handle, mux::Body::Diagnose(inside::Diagnose {})).await?;
     send(sender, Reply::Diagnosis(decoded::<Diagnosis>(&body)?)).await
 }
 
-pub(super) async fn listen(
+async fn listen(
     id: Option<String>,
     listen: &api::Listen,
     events: &Events,

@@ -10,7 +10,6 @@ use super::container::Handle;
 use super::events::Event;
 use super::registry::Registry;
 use crate::api::answer::{self, Body as Reply};
-use crate::api::inside as api;
 use crate::api::request::{self, Body};
 use crate::api::{Answer, Receiver, Request, Sender, messages};
 use crate::clock;
@@ -20,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
-use wire::message::{inside as message, mux};
+use wire::message::mux;
 
 /// A request that was not carried out: what the client is told, or that it is gone.
 #[derive(Debug)]
@@ -133,54 +132,11 @@ async fn perform(
             let handle = registry.find(&request.container)?;
             exec::run(&handle, request, sender, receiver).await
         }
-        Body::Top(top) => {
-            let handle = registry.find(&top.container)?;
-            inside::top(&handle, sender).await
-        }
-        Body::Stats(stats) => {
-            let handle = registry.find(&stats.container)?;
-            inside::stats(&handle, stats.interval_ms, sender, receiver).await
-        }
-        Body::Listen(listen) => {
-            let named = Some(&listen.container).filter(|name| !name.is_empty());
-            let id = named.map(|name| registry.find(name)).transpose()?;
-            let id = id.map(|handle| handle.registration.id.clone());
-            inside::listen(id, &listen, registry.events(), sender, receiver).await
-        }
-        Body::StatPath(look) => {
-            let handle = registry.find(&look.container)?;
-            inside::stat_path(&handle, look.path, sender).await
-        }
-        Body::CopyOut(copy) => {
-            let handle = registry.find(&copy.container)?;
-            inside::copy_out(&handle, copy.path, sender, receiver).await
-        }
-        Body::CopyIn(copy) => {
-            let handle = registry.find(&copy.container)?;
-            inside::copy_in(&handle, copy.place, sender, receiver).await
-        }
-        Body::Diff(request::Container { container }) => {
-            let handle = registry.find(&container)?;
-            inside::diff(&handle, sender).await
-        }
-        Body::Freeze(api::Freeze { container, seconds }) => {
-            let handle = registry.find(&container)?;
-            ask(&handle, mux::Body::Freeze(message::Freeze { seconds })).await?;
-            send(sender, done).await
-        }
-        Body::Thaw(request::Container { container }) => {
-            let handle = registry.find(&container)?;
-            ask(&handle, mux::Body::Thaw(message::Thaw {})).await?;
-            send(sender, done).await
-        }
-        Body::Diagnose(request::Container { container }) => {
-            let handle = registry.find(&container)?;
-            inside::diagnose(&handle, sender).await
-        }
         Body::Gone(request::Gone { container, text }) => {
             registry.find(&container)?.gone(text).await;
             send(sender, done).await
         }
+        body => inside::perform(body, registry, sender, receiver).await,
     }
 }
 

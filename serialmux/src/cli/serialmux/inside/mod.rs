@@ -123,6 +123,24 @@ pub(super) async fn debug(
     Ok(ExitCode::SUCCESS)
 }
 
+pub(super) async fn freeze(
+    client: &Client,
+    containers: Vec<String>,
+    seconds: u32,
+) -> anyhow::Result<ExitCode> {
+    crate::cli::each("serialmux", containers, |name| async move {
+        client.freeze(name, seconds).await.map_err(Into::into)
+    })
+    .await
+}
+
+pub(super) async fn thaw(client: &Client, containers: Vec<String>) -> anyhow::Result<ExitCode> {
+    crate::cli::each("serialmux", containers, |name| async move {
+        client.thaw(name).await.map_err(Into::into)
+    })
+    .await
+}
+
 /// How far the guest's clock is ahead, as well as it can be told after the answer's way.
 fn offset(diagnosis: &Diagnosis) -> i64 {
     diagnosis.time_us.cast_signed() - crate::clock::wall_us().cast_signed()
