@@ -47,8 +47,10 @@ impl Machine {
         let path = with_bare_port(&lab.path("bin"), bare_door.local_addr()?.port())?;
         let image = image.display().to_string();
         let port = PORT.to_string();
-        let arguments =
-            ["run", "--rm", "-i", "--boot", "direct", "--name", NAME, &image, "/gauge", &port];
+        let arguments = [
+            "run", "--rm", "-i", "--boot", "direct", "--pipe", "uart", "--name", NAME, &image,
+            "/gauge", &port,
+        ];
         let mut run = lab
             .command("containervm", &arguments)
             .env("PATH", path)
