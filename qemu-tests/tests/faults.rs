@@ -30,11 +30,21 @@ fn draft(lab: &Lab, proxy: &Proxy, name: &str, more: &[&str]) -> String {
     lab.file(&format!("{name}.vmx"), vmx).to_string_lossy().into_owned()
 }
 
-/// Prints the sum of twenty million bytes, and then those: noise, of which no two parts begin alike.
-const OUTPUT: &str = "head -c 1000000 /dev/urandom >r; \
-                      gen() { for i in $(seq 100 119); do echo part $i; cat r; done; }; \
-                      gen | sha256sum >&2; gen; exit 3";
-const OUTPUT_LENGTH: usize = 20 * (1_000_000 + 9);
+/// How many megabytes go over the bad line, unless FAULT_MEGABYTES says otherwise.
+fn megabytes() -> usize {
+    std::env::var("FAULT_MEGABYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+/// Prints the sum of so many million bytes, and then those: noise, of which no two parts begin alike.
+fn output_of(megabytes: usize) -> (String, usize) {
+    let script = format!(
+        "head -c 1000000 /dev/urandom >r; \
+         gen() {{ for i in $(seq 100 {}); do echo part $i; cat r; done; }}; \
+         gen | sha256sum >&2; gen; exit 3",
+        99 + megabytes
+    );
+    (script, megabytes * 1_000_009)
+}
 
 #[test]
 fn output_and_a_terminal_are_whole_on_a_bad_line() {
@@ -45,14 +55,15 @@ fn output_and_a_terminal_are_whole_on_a_bad_line() {
         Proxy::start(listen(&daemon), seed, up, down).expect("a proxy")
     };
     let (bulk, typed) = (proxy(seed(), 100_000, 4_000), proxy(seed() + 1, 2_000, 1_500));
-    let vmx = draft(&lab, &bulk, "bulk", &["busybox", "sh", "-c", OUTPUT]);
+    let (script, length) = output_of(megabytes());
+    let vmx = draft(&lab, &bulk, "bulk", &["busybox", "sh", "-c", &script]);
     let output = lab.start(lab.command("containervm", &["start", "--attach", &vmx]));
 
     let vmx = draft(&lab, &typed, "typed", &["-it", "busybox", "sh"]);
     let mut shell =
         lab.in_terminal(&lab.command("containervm", &["start", "--attach", "-i", &vmx]));
     shell.expect("# ");
-    for i in 0..60 {
+    for i in 0..20 {
         // Key by key, as a person types; what comes back is not what was typed.
         for key in format!("echo $(({i}*7))x").chars() {
             shell.types(&key.to_string());
@@ -63,12 +74,12 @@ fn output_and_a_terminal_are_whole_on_a_bad_line() {
     shell.finish().code(9);
 
     // In steps, for a step has its time, and the whole takes longer than anything may.
-    for n in 1..=20 {
+    for n in 1..=megabytes() {
         output.expect_bytes(n * 1_000_000);
     }
     let output = output.end();
     eprintln!("bulk: {}\ntyped: {}", bulk.tally(), typed.tally());
-    assert_eq!(output.code(3).stdout.len(), OUTPUT_LENGTH);
+    assert_eq!(output.code(3).stdout.len(), length);
     assert!(output.err().contains(&sha256(&output.stdout)), "{}", output.err());
     for kind in ["drops", "bursts", "flips", "insertions", "stalls"] {
         assert!(bulk.count(kind) > 0, "no {kind} happened");
