@@ -18,6 +18,7 @@ mod handle;
 mod inputs;
 mod inspection;
 mod line;
+mod messages;
 mod outputs;
 mod streams;
 
@@ -425,101 +426,6 @@ impl Container {
         if self.outputs.is_empty() {
             self.status.send_modify(|status| status.output_open = false);
         }
-    }
-
-    // Says whether it changes what is kept on the disk.
-    fn message(&mut self, message: wire::message::GuestMessage) -> bool {
-        use wire::message::guest::{Body, Exited, Failed, Paused, Restarting, Started};
-        match message.body {
-            Some(Body::Started(started)) if started.session != self.id => {
-                self.execs.started(&started);
-                return false;
-            }
-            Some(Body::Failed(failed)) if failed.session != self.id => {
-                self.execs.failed(failed);
-                return false;
-            }
-            Some(Body::Exited(exited)) if exited.session != self.id => {
-                self.execs.exited(&exited);
-                return false;
-            }
-            Some(Body::Known(known)) => {
-                self.execs.known(known);
-                return false;
-            }
-            Some(Body::Started(Started { time_us, .. })) => {
-                self.state.started_us = Some(time_us);
-                self.state.restarting = false;
-                self.tell(self.news("start").at(time_us));
-            }
-            Some(Body::Failed(Failed { code, text: error, time_us, .. })) => {
-                self.exited(Exit { code, error, time_us });
-            }
-            Some(Body::Exited(Exited { code, exited_us: time_us, .. })) => {
-                self.exited(Exit { code, error: String::new(), time_us });
-            }
-            Some(Body::Restarting(Restarting { restarts, .. })) => {
-                (self.state.restarts, self.state.restarting) = (restarts, true);
-            }
-            Some(Body::Paused(Paused { paused })) => self.state.paused = paused,
-            Some(Body::Reply(reply)) => {
-                self.streams.answered(reply.request, reply.error.is_empty());
-                self.control.replied(reply);
-                return false;
-            }
-            // As long as a message may be, so it needs no other bound.
-            Some(Body::Report(report)) => self.state.report = report.pairs,
-            Some(Body::Happening(happening)) => self.happened(&happening),
-            Some(Body::AskTime(AskTime { stamp })) => {
-                let wall_us = clock::wall_us();
-                self.control.tell(mux::Body::Time(Time { stamp, wall_us }));
-                return false;
-            }
-            None => tracing::info!(container = self.name, "message of a newer agent passed over"),
-        }
-        let State { started_us, paused, restarting, .. } = self.state;
-        self.status.send_if_modified(|status| {
-            let old = (status.started_us, status.paused, status.restarting);
-            let new = (started_us, paused, restarting);
-            (status.started_us, status.paused, status.restarting) = new;
-            old != new
-        });
-        true
-    }
-
-    fn news(&self, action: &'static str) -> Told {
-        Told::now(&self.id, &self.name, action)
-    }
-
-    fn tell(&self, event: Told) {
-        self.events.tell(event);
-    }
-
-    fn happened(&self, happening: &Happening) {
-        match happening.what {
-            Some(What::OutOfMemory(OutOfMemory { ooms, kills })) => {
-                let event = self.news("oom").with("ooms", ooms).with("kills", kills);
-                self.tell(event.at(happening.time_us));
-            }
-            Some(What::Thawed(_)) => {
-                self.tell(self.news("thaw").at(happening.time_us).with("cause", "deadline"));
-            }
-            None => {}
-        }
-    }
-
-    fn exited(&mut self, exit: Exit) {
-        tracing::info!(container = self.name, code = exit.code, error = exit.error, "exited");
-        self.state.exit = Some(exit.clone());
-        (self.state.paused, self.state.restarting) = (false, false);
-        self.control.reset("the container has ended");
-        self.tell(self.news("die").at(exit.time_us).with("exitCode", exit.code));
-        self.execs.give_up_absent();
-        let open = !self.outputs.is_empty();
-        self.status.send_modify(|status| {
-            status.exit = Some(exit);
-            status.output_open = open;
-        });
     }
 
     fn save(&mut self) {
