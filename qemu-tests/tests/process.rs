@@ -110,7 +110,7 @@ fn an_init_collects_ten_thousand_orphans_and_ends_as_its_program_does() {
     let script = "cat /proc/1/comm; tr '\\0' ' ' </proc/1/cmdline | cut -c1-20; echo; echo $$; \
                   i=0; while [ $i -lt 10000 ]; do (: &); i=$((i+1)); case $i in *000) echo at $i;; esac; done; \
                   until ! grep -qs '^State:.Z' /proc/[0-9]*/status; do sleep 1; done; echo clean; \
-                  ls -d /proc/[0-9]* | wc -l; kill -RTMIN+3 $$";
+                  ls -d /proc/[0-9]* | wc -l; kill -37 $$";
     let forks = lab.begin(["--boot", "direct", "--init", "busybox", "sh", "-c", script]);
     forks.expect("docker-init\n/sbin/docker-init --\n\n2\n");
     for thousands in 1..=10 {
