@@ -2,15 +2,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wire::chunk::{Chunk, Reader};
+use wire::chunk::{Entry, Reader};
 
-fn entries(data: &[u8], cut: usize) -> Vec<Chunk> {
+fn entries(data: &[u8], cut: usize) -> Vec<Entry> {
     let (mut reader, mut found) = (Reader::default(), Vec::new());
     for piece in data.chunks(cut) {
         reader.push(piece);
         loop {
-            match reader.next_chunk() {
-                Ok(Some((chunk, _))) => found.push(chunk),
+            match reader.next_entry() {
+                Ok(Some((entry, _))) => found.push(entry),
                 Ok(None) => break,
                 Err(_) => return found,
             }

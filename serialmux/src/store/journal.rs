@@ -3,7 +3,7 @@
 //! The daemon appends and syncs; each reader has a position of its own and reads the file, so no
 //! reader can slow the container or another reader.
 
-use super::record::{self, MAGIC, Record, Taken};
+use super::record::{self, MAGIC, Place, Record, Taken};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -26,7 +26,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Not a journal, or one of a newer format.
-    #[error("journal {path} does not start with `cvmlog1`: not a journal, or of a newer version")]
+    #[error("journal {path} does not start with `cvmlog2`: not a journal, or of a newer version")]
     Magic {
         /// The file.
         path: PathBuf,
@@ -36,12 +36,10 @@ pub enum JournalError {
 /// How far one channel got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Next offset wanted from the guest.
-    pub next: u64,
-    /// Time of the last entry, µs since the Unix epoch.
-    pub last_us: u64,
-    /// Whether its end was reached.
-    pub ended: bool,
+    /// Where the guest is to go on.
+    pub place: Place,
+    /// The offset of its end, if that was reached.
+    pub ended: Option<u64>,
 }
 
 /// The one writer of a journal.
@@ -132,11 +130,12 @@ impl Journal {
                 }
                 self.channels.insert(*channel, Progress::default());
             }
-            Record::Output { channel, next, time_us, .. } => {
-                let progress = self.channels.entry(*channel).or_default();
-                (progress.next, progress.last_us) = (*next, *time_us);
+            Record::Output { channel, place, .. } | Record::Gap { channel, place, .. } => {
+                self.channels.entry(*channel).or_default().place = *place;
             }
-            Record::End { channel } => self.channels.entry(*channel).or_default().ended = true,
+            Record::End { channel, length } => {
+                self.channels.entry(*channel).or_default().ended = Some(*length);
+            }
         }
     }
 
@@ -258,9 +257,10 @@ mod tests {
 
     const BOOT: [u8; 16] = [3; 16];
 
-    fn output(next: u64, bytes: &'static [u8]) -> Record {
+    fn output(segment: u64, bytes: &'static [u8]) -> Record {
         let bytes = Bytes::from_static(bytes);
-        Record::Output { channel: 2, next, stream: Stream::Stdout, time_us: next, bytes }
+        let place = Place { segment, before_us: segment, stored: 10 };
+        Record::Output { channel: 2, place, stream: Stream::Stdout, time_us: segment, bytes }
     }
 
     fn filled(path: &Path) -> Journal {
@@ -280,11 +280,11 @@ mod tests {
             filled(&path);
             File::options().write(true).open(&path).unwrap().set_len(cut).unwrap();
             let journal = Journal::open(&path).unwrap();
-            let next = journal.progress(BOOT, 2).map_or(0, |p| p.next);
+            let next = journal.progress(BOOT, 2).map_or(0, |p| p.place.segment);
             let mut cursor = Cursor::open(&path).unwrap();
             let records = cursor.read(journal.len()).unwrap();
             let last = records.iter().rev().find_map(|r| match r {
-                Record::Output { next, .. } => Some(*next),
+                Record::Output { place, .. } => Some(place.segment),
                 _ => None,
             });
             assert_eq!(last.unwrap_or(0), next);
@@ -297,7 +297,7 @@ mod tests {
     fn another_boot_starts_from_zero() {
         let dir = tempfile::tempdir().unwrap();
         let journal = filled(&dir.path().join("j"));
-        assert_eq!(journal.progress(BOOT, 2).unwrap().next, 500);
+        assert_eq!(journal.progress(BOOT, 2).unwrap().place.segment, 500);
         assert_eq!(journal.progress([4; 16], 2), None);
     }
 

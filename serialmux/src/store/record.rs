@@ -11,10 +11,10 @@
 //! follows was never durable.
 
 use bytes::{Buf, Bytes};
-use wire::chunk::{MAX_CHUNK, Stream};
+use wire::chunk::{Gap, MAX_CHUNK, Stream};
 
 /// First bytes of every journal; the digit is the format's version.
-pub const MAGIC: &[u8; 8] = b"cvmlog1\n";
+pub const MAGIC: &[u8; 8] = b"cvmlog2\n";
 const HEAD: usize = 8;
 const MAX_BODY: usize = MAX_CHUNK + 64;
 
@@ -32,8 +32,8 @@ pub enum Record {
     Output {
         /// The channel it came over.
         channel: u32,
-        /// Offset in the channel after it: where the guest goes on after a restart.
-        next: u64,
+        /// Where the guest goes on after a restart, if this is the last record.
+        place: Place,
         /// Stdout or stderr.
         stream: Stream,
         /// When the guest read it, µs since the Unix epoch.
@@ -41,11 +41,52 @@ pub enum Record {
         /// The output itself.
         bytes: Bytes,
     },
-    /// The channel ended: nothing of its output is missing.
+    /// The channel ended: nothing of its output is missing, but for the gaps that are told.
     End {
         /// The channel.
         channel: u32,
+        /// The offset of its end.
+        length: u64,
     },
+    /// Output that the guest had to drop.
+    Gap {
+        /// The channel it did not come over.
+        channel: u32,
+        /// As with output.
+        place: Place,
+        /// What is missing.
+        gap: Gap,
+    },
+}
+
+/// A place in a channel: what of it is in the journal, up to here.
+///
+/// A packed stream can be read on only from a segment's start, so that is where the guest is asked to
+/// go on; what follows there and is in the journal already is passed over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Offset in the channel of the last segment's start.
+    pub segment: u64,
+    /// Time of the last entry before it, µs since the Unix epoch: entries tell theirs by the difference.
+    pub before_us: u64,
+    /// How many bytes of entries, unpacked, the journal has from there on.
+    pub stored: u32,
+}
+
+impl Place {
+    fn put(self, out: &mut Vec<u8>) {
+        out.extend(self.segment.to_le_bytes());
+        out.extend(self.before_us.to_le_bytes());
+        out.extend(self.stored.to_le_bytes());
+    }
+
+    fn take(body: &mut Bytes) -> Option<Self> {
+        Some(Self {
+            segment: body.try_get_u64_le().ok()?,
+            before_us: body.try_get_u64_le().ok()?,
+            stored: body.try_get_u32_le().ok()?,
+        })
+    }
 }
 
 /// Appends `record`.
@@ -58,17 +99,26 @@ pub fn put(record: &Record, out: &mut Vec<u8>) {
             out.extend(boot);
             out.extend(channel.to_le_bytes());
         }
-        Record::Output { channel, next, stream, time_us, bytes } => {
+        Record::Output { channel, place, stream, time_us, bytes } => {
             out.push(2);
             out.extend(channel.to_le_bytes());
-            out.extend(next.to_le_bytes());
+            place.put(out);
             out.push(*stream as u8);
             out.extend(time_us.to_le_bytes());
             out.extend(bytes.as_ref());
         }
-        Record::End { channel } => {
+        Record::End { channel, length } => {
             out.push(3);
             out.extend(channel.to_le_bytes());
+            out.extend(length.to_le_bytes());
+        }
+        Record::Gap { channel, place, gap } => {
+            out.push(4);
+            out.extend(channel.to_le_bytes());
+            place.put(out);
+            for n in [gap.bytes, gap.lines, gap.first_us, gap.last_us] {
+                out.extend(n.to_le_bytes());
+            }
         }
     }
     let (len, crc) = match out.get(start + HEAD..) {
@@ -123,7 +173,7 @@ fn parse(mut body: Bytes) -> Option<Record> {
         }
         2 => Some(Record::Output {
             channel: body.try_get_u32_le().ok()?,
-            next: body.try_get_u64_le().ok()?,
+            place: Place::take(&mut body)?,
             stream: match body.try_get_u8().ok()? {
                 1 => Stream::Stdout,
                 2 => Stream::Stderr,
@@ -132,7 +182,20 @@ fn parse(mut body: Bytes) -> Option<Record> {
             time_us: body.try_get_u64_le().ok()?,
             bytes: body,
         }),
-        3 => Some(Record::End { channel: body.try_get_u32_le().ok()? }),
+        3 => Some(Record::End {
+            channel: body.try_get_u32_le().ok()?,
+            length: body.try_get_u64_le().ok()?,
+        }),
+        4 => Some(Record::Gap {
+            channel: body.try_get_u32_le().ok()?,
+            place: Place::take(&mut body)?,
+            gap: Gap {
+                bytes: body.try_get_u64_le().ok()?,
+                lines: body.try_get_u64_le().ok()?,
+                first_us: body.try_get_u64_le().ok()?,
+                last_us: body.try_get_u64_le().ok()?,
+            },
+        }),
         _ => None,
     }
 }
@@ -143,7 +206,8 @@ mod tests {
 
     fn output(bytes: &'static [u8]) -> Record {
         let bytes = Bytes::from_static(bytes);
-        Record::Output { channel: 3, next: 1 << 40, stream: Stream::Stderr, time_us: 9, bytes }
+        let place = Place { segment: 1 << 40, before_us: 8, stored: 1000 };
+        Record::Output { channel: 3, place, stream: Stream::Stderr, time_us: 9, bytes }
     }
 
     #[test]
@@ -151,7 +215,12 @@ mod tests {
         for record in [
             Record::Begin { boot: [7; 16], channel: 1 },
             output(b"text"),
-            Record::End { channel: 2 },
+            Record::End { channel: 2, length: 7 },
+            Record::Gap {
+                channel: 1,
+                place: Place::default(),
+                gap: Gap { bytes: 1 << 40, lines: 3, first_us: 4, last_us: 5 },
+            },
         ] {
             let mut out = Vec::new();
             put(&record, &mut out);

@@ -7,6 +7,7 @@ use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label};
 use wire::{
     ChannelId, Class, Direction, Event, GuestIdentity, Link, LinkConfig, Open, Protection, Psk,
     Standby, Transport, chunk,
+    pack::{Budget, Packer},
 };
 
 /// The session's id, which is the container's.
@@ -22,6 +23,7 @@ pub(crate) struct Guest {
     output: ChannelId,
     input: ChannelId,
     chunks: chunk::Writer,
+    packer: Packer,
     requests: message::Reader,
     /// What came on standard input, and whether it ended.
     pub(crate) stdin: Vec<u8>,
@@ -57,6 +59,7 @@ impl Guest {
             output,
             input,
             chunks: chunk::Writer::default(),
+            packer: Packer::new(&Budget::new(1)),
             requests: message::Reader::default(),
             stdin: Vec::new(),
             stdin_ended: false,
@@ -137,12 +140,14 @@ impl Guest {
 
     /// Puts out what there is room for; how much that was.
     pub(crate) fn print(&mut self, stream: chunk::Stream, bytes: &[u8]) -> usize {
-        let room = self.link.room(self.output).saturating_sub(chunk::Writer::OVERHEAD);
+        let overhead = chunk::Writer::OVERHEAD + Packer::OVERHEAD;
+        let room = self.link.room(self.output).saturating_sub(overhead);
         let n = bytes.len().min(room).min(16 * 1024);
         if n > 0 {
-            let mut entry = Vec::new();
+            let (mut entry, mut block) = (Vec::new(), Vec::new());
             self.chunks.push(stream, clock::wall_us(), &bytes[..n], &mut entry);
-            assert_eq!(self.link.write(self.output, &entry), entry.len());
+            self.packer.push(&entry, &mut block);
+            assert_eq!(self.link.write(self.output, &block), block.len());
         }
         n
     }

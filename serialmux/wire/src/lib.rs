@@ -16,6 +16,7 @@
 //! | [`digest`] | what a stream was so far, so that a guest put back in time is found out |
 //! | [`channel`], `send`, `recv` | one stream: bytes kept until durable, credit, order |
 //! | [`message`], [`chunk`] | what channels carry: control messages, output entries |
+//! | [`pack`] | a channel's bytes compressed, in pieces that can be read on arrival |
 //!
 //! # What it refuses to do
 //!
@@ -33,6 +34,7 @@ pub mod greeter;
 pub mod handshake;
 pub mod link;
 pub mod message;
+pub mod pack;
 pub mod packet;
 pub mod psk;
 pub mod ranges;

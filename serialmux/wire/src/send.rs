@@ -112,6 +112,11 @@ impl SendHalf {
         if self.finished { 0 } else { self.capacity.saturating_sub(self.held.len()) }
     }
 
+    /// Bytes written that were never put on the line in this session.
+    pub(crate) fn unsent(&self) -> usize {
+        usize::try_from(self.end() - self.next).unwrap_or(usize::MAX)
+    }
+
     /// Takes as much of `bytes` as there is room for, and says how much.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
         let n = bytes.len().min(self.room());

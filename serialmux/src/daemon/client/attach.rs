@@ -4,6 +4,7 @@ use super::{Handle, Refusal, Reply, exit_message, over, send};
 use crate::api::{Receiver, Sender, answer, input, request};
 use crate::clock;
 use crate::daemon::container::{Input, Takings};
+use crate::moment;
 use crate::store::journal::Cursor;
 use crate::store::ledger::Token;
 use crate::store::record::Record;
@@ -11,6 +12,7 @@ use crate::store::state::Registration;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::watch;
+use wire::chunk::{Gap, Stream};
 use wire::message::mux;
 
 pub(super) async fn attached(
@@ -189,6 +191,18 @@ pub(super) fn output((position, record): (u64, Record)) -> Option<answer::Output
         Record::Output { stream, time_us, bytes, .. } => {
             Some(answer::Output { stream: stream as u32, time_us, bytes, position })
         }
+        Record::Gap { gap, .. } => Some(told(&gap, position)),
         Record::Begin { .. } | Record::End { .. } => None,
     }
+}
+
+/// A line on standard error in the place of output that is missing.
+fn told(gap: &Gap, position: u64) -> answer::Output {
+    let Gap { bytes, lines, first_us, last_us } = gap;
+    let (first, last) = (moment::show(*first_us), moment::show(*last_us));
+    let text = format!(
+        "serialmux: {bytes} bytes ({lines} lines) of output from {first} to {last} were dropped in the VM: \
+         nobody took them in time\n"
+    );
+    answer::Output { stream: Stream::Stderr as u32, time_us: *first_us, bytes: text.into(), position }
 }

@@ -1,19 +1,94 @@
 //! Output channels on their way into the journal, and what may be released to the guest when.
 
 use crate::store::journal::Journal;
-use crate::store::record::Record;
+use crate::store::record::{Place, Record};
 use std::collections::BTreeMap;
-use wire::chunk::{self, ChunkError};
+use wire::chunk::{self, ChunkError, Entry};
+use wire::pack::{Block, PackError, Unpacker};
 use wire::{ChannelId, Link};
 
 const READ_STEP: usize = 64 * 1024;
 
+/// Output that is not what an agent sends. Class: give the channel up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OutputError {
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+}
+
+/// One channel's bytes on their way through unpacker and entry reader.
 #[derive(Debug)]
 struct Output {
+    unpacker: Unpacker,
     reader: chunk::Reader,
-    /// Channel offset after the last whole entry in the journal.
-    next: u64,
+    /// Channel offset after the last whole block.
+    offset: u64,
+    place: Place,
+    /// How many bytes of entries after the place's segment start the journal has from an earlier run.
+    known: u32,
     ended: bool,
+}
+
+impl Output {
+    fn resume(place: Place) -> Self {
+        let start = Place { stored: 0, ..place };
+        let (unpacker, reader) = (Unpacker::default(), chunk::Reader::resume(place.before_us));
+        Self {
+            unpacker,
+            reader,
+            offset: place.segment,
+            place: start,
+            known: place.stored,
+            ended: false,
+        }
+    }
+
+    fn take(
+        &mut self,
+        channel: u32,
+        bytes: &[u8],
+        journal: &mut Journal,
+    ) -> Result<(), OutputError> {
+        self.unpacker.push(bytes);
+        while let Some(block) = self.unpacker.next_block()? {
+            self.block(channel, &block, journal)?;
+        }
+        Ok(())
+    }
+
+    fn block(
+        &mut self,
+        channel: u32,
+        block: &Block,
+        journal: &mut Journal,
+    ) -> Result<(), OutputError> {
+        if block.fresh && self.reader.is_between() {
+            let (segment, before_us) = (self.offset, self.reader.last_us());
+            self.known = self.known.saturating_sub(self.place.stored);
+            self.place = Place { segment, before_us, stored: 0 };
+        }
+        self.offset += block.taken as u64;
+        self.reader.push(&block.plain);
+        while let Some((entry, n)) = self.reader.next_entry()? {
+            self.place.stored =
+                self.place.stored.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+            if self.place.stored > self.known {
+                journal.push(&record(channel, self.place, entry));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn record(channel: u32, place: Place, entry: Entry) -> Record {
+    match entry {
+        Entry::Output(chunk::Chunk { stream, time_us, bytes }) => {
+            Record::Output { channel, place, stream, time_us, bytes }
+        }
+        Entry::Gap(gap) => Record::Gap { channel, place, gap },
+    }
 }
 
 /// What a sync that is done lets go of.
@@ -48,13 +123,13 @@ impl Outputs {
             journal.push(&Record::Begin { boot, channel: channel.0 });
         }
         let progress = progress.unwrap_or_default();
-        link.accept(channel, progress.next + u64::from(progress.ended));
-        if progress.ended {
+        if let Some(length) = progress.ended {
+            link.accept(channel, length + 1);
             link.close(channel);
             return;
         }
-        let reader = chunk::Reader::resume(progress.last_us);
-        self.open.insert(channel, Output { reader, next: progress.next, ended: false });
+        link.accept(channel, progress.place.segment);
+        self.open.insert(channel, Output::resume(progress.place));
     }
 
     /// Moves what came on a channel into the journal's batch.
@@ -63,26 +138,16 @@ impl Outputs {
         link: &mut Link,
         channel: ChannelId,
         journal: &mut Journal,
-    ) -> Result<(), ChunkError> {
+    ) -> Result<(), OutputError> {
         let Some(output) = self.open.get_mut(&channel) else { return Ok(()) };
         loop {
             let bytes = link.read(channel, READ_STEP);
             if bytes.is_empty() {
                 break;
             }
-            output.reader.push(&bytes);
-            while let Some((chunk, n)) = output.reader.next_chunk()? {
-                output.next += n as u64;
-                journal.push(&Record::Output {
-                    channel: channel.0,
-                    next: output.next,
-                    stream: chunk.stream,
-                    time_us: chunk.time_us,
-                    bytes: chunk.bytes,
-                });
-            }
+            output.take(channel.0, &bytes, journal)?;
         }
-        self.written.push(Let::Release(channel, output.next));
+        self.written.push(Let::Release(channel, output.place.segment));
         Ok(())
     }
 
@@ -90,7 +155,7 @@ impl Outputs {
     pub(super) fn finished(&mut self, channel: ChannelId, journal: &mut Journal) {
         if let Some(output) = self.open.get_mut(&channel).filter(|output| !output.ended) {
             output.ended = true;
-            journal.push(&Record::End { channel: channel.0 });
+            journal.push(&Record::End { channel: channel.0, length: output.offset });
             self.written.push(Let::Close(channel));
         }
     }

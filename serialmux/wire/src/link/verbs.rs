@@ -166,6 +166,14 @@ impl Link {
         }
     }
 
+    /// How many bytes of a channel have been written and still wait for their first turn on the line.
+    pub fn unsent(&self, id: ChannelId) -> usize {
+        match self.channels.get(&id).map(|channel| &channel.half) {
+            Some(Half::Send(send)) => send.unsent(),
+            _ => 0,
+        }
+    }
+
     /// Writes to a channel as much as there is room for, and says how much that was. When it was
     /// less than all, [`Event::Writable`] follows.
     pub fn write(&mut self, id: ChannelId, bytes: &[u8]) -> usize {
