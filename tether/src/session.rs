@@ -35,7 +35,7 @@ use crate::process::exec::{self, Inside};
 use crate::process::failure::{self, FailureRecord, StartFailure};
 use crate::process::{self, Launch, Starting};
 use crate::reap::Exit;
-use crate::relay::Flow;
+use crate::relay::{Backlog, Flow, WhenFull};
 use crate::report::Reporter;
 use crate::rootfs::Rootfs;
 use crate::signal::{self, Pending};
@@ -139,6 +139,8 @@ pub struct Session {
     kill_at: Option<Instant>,
     /// How long the multiplexer may leave output untaken after the process's end.
     linger: Duration,
+    /// How much output is kept beside the link's own, and what happens then.
+    backlog: Option<(usize, WhenFull)>,
     gave_up: bool,
     /// What was told of its end.
     last_words: Option<Body>,
@@ -161,6 +163,7 @@ impl Session {
             RestartPolicy::No
         });
         own.restarts = Restarts::new(policy);
+        own.backlog = launch::backlog(&spec.link);
         own.linger = Duration::from_secs(spec.link.linger.min(MAX_LINGER));
         own
     }
@@ -198,6 +201,7 @@ impl Session {
             size: DEFAULT_SIZE,
             kill_at: None,
             linger: Duration::ZERO,
+            backlog: None,
             gave_up: false,
             last_words: None,
         }
@@ -295,9 +299,12 @@ impl Session {
         match &mut self.streams {
             Some(streams) => streams.renew(&self.id, &self.launch, stdio, teller.uplink)?,
             None => {
-                let open =
-                    Streams::open(&self.id, &self.launch, self.is_first, stdio, teller.uplink);
-                self.streams = Some(open?);
+                let Self { id, launch, is_first, .. } = &*self;
+                let mut streams = Streams::open(id, launch, *is_first, stdio, teller.uplink)?;
+                if let Some((max, when_full)) = self.backlog {
+                    streams.keep(Backlog::new(max, when_full));
+                }
+                self.streams = Some(streams);
             }
         }
         self.apply_size();

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label};
+use wire::pack::Budget;
 use wire::{ChannelId, Class, Direction, Event, Link, LinkError, Open};
 
 use crate::clock::Clock;
@@ -21,6 +22,9 @@ use crate::uevent::Uevent;
 
 /// Bytes of messages to the multiplexer that wait for room in the link.
 const MAX_OUTBOX: usize = 64 * 1024;
+
+/// Outputs that are compressed at once, at some 400 KB each; the others go as they are.
+const MAX_PACKERS: usize = 4;
 
 /// The most that is taken of the control channel in one turn.
 const READ: usize = 4096;
@@ -71,6 +75,8 @@ pub struct Uplink {
     heard: u64,
     outbox: Vec<u8>,
     sessions: u64,
+    /// Who may compress what is written to channels.
+    budget: Budget,
 }
 
 impl Uplink {
@@ -92,12 +98,18 @@ impl Uplink {
             heard: 0,
             outbox: Vec::new(),
             sessions: 0,
+            budget: Budget::new(MAX_PACKERS),
         })
     }
 
     /// The link, for reading and writing channels. Whoever changes it lets [`Self::turn`] follow.
     pub fn link(&mut self) -> &mut Link {
         &mut self.link
+    }
+
+    /// Who may compress what is written to channels.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Opens a channel of a session.
@@ -152,7 +164,12 @@ impl Uplink {
         self.read_requests(&mut tell);
         self.flush();
         self.pipes.choose(&mut self.link, now);
-        Ok(self.pipes.transmit(&mut self.link, self.clock.now())?)
+        self.pipes.transmit(&mut self.link, self.clock.now())?;
+        // What has gone out makes room, and nobody else may ever tell those who wait for it.
+        while let Some(event) = self.link.poll_event() {
+            self.take(event, &mut tell)?;
+        }
+        Ok(())
     }
 
     /// Waits for a reason to take another turn: bytes, room on the line, or a timer of the link.

@@ -134,12 +134,14 @@ fn mount() -> impl Strategy<Value = MountSpec> {
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    let link =
-        (any::<bool>(), any::<u64>(), any::<bool>()).prop_map(|(plain, linger, lossy)| LinkSpec {
+    let link = (any::<bool>(), any::<(u64, u64)>(), any::<bool>()).prop_map(
+        |(plain, (linger, max), lossy)| LinkSpec {
             protection: if plain { Protection::Plain } else { Protection::Sealed },
             linger,
             mode: if lossy { LinkMode::NonBlocking } else { LinkMode::Blocking },
-        });
+            max_buffer_size: max,
+        },
+    );
     (
         map(session()),
         map(session()),

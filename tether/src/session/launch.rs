@@ -1,10 +1,15 @@
 //! What a session starts, in plain words: from the config, or from a request.
 
-use guestinfo::{SessionSpec, Spec};
+use guestinfo::{LinkMode, LinkSpec, SessionSpec, Spec};
 use wire::message::mux;
 
 use crate::environment;
 use crate::process::Launch;
+use crate::relay::WhenFull;
+
+/// The least and the most output kept in memory for a process that is not to wait, bytes.
+const MIN_BACKLOG: usize = 64 * 1024;
+const MAX_BACKLOG: usize = 64 * 1024 * 1024;
 
 /// The config's session in plain words.
 pub(super) fn of_config(spec: &Spec, session: &SessionSpec) -> Launch {
@@ -35,6 +40,15 @@ pub(super) fn of_config(spec: &Spec, session: &SessionSpec) -> Launch {
         detached: false,
         attributes: (&session.process).into(),
         init: spec.container.init,
+    }
+}
+
+/// What is kept of output that the link has no room for.
+pub(super) fn backlog(link: &LinkSpec) -> Option<(usize, WhenFull)> {
+    let max = usize::try_from(link.max_buffer_size).unwrap_or(usize::MAX);
+    match link.mode {
+        LinkMode::Blocking => None,
+        LinkMode::NonBlocking => Some((max.clamp(MIN_BACKLOG, MAX_BACKLOG), WhenFull::Drop)),
     }
 }
 

@@ -6,7 +6,7 @@ use wire::message::label;
 use wire::{ChannelId, Class, Direction, Link};
 
 use crate::process::Launch;
-use crate::relay::{Flow, InputRelay, OutputRelay};
+use crate::relay::{Backlog, Flow, InputRelay, OutputRelay};
 use crate::stdio::{self, Output, Stdio};
 use crate::uplink::{Uplink, UplinkError};
 
@@ -50,10 +50,15 @@ impl Streams {
         } else {
             let output = label::Output { session: session.to_owned(), tty: launch.tty };
             let channel = uplink.open(Direction::ToMux, class, label::Kind::Output(output))?;
-            Some(OutputRelay::new(channel, launch.tty))
+            Some(OutputRelay::new(channel, launch.tty, uplink.budget()))
         };
         let input = open_input(session, launch, uplink)?;
         Ok(Self { stdio: Some(stdio), output, input: InputRelay::new(input) })
+    }
+
+    /// Keeps output that the link has no room for.
+    pub(super) fn keep(&mut self, backlog: Backlog) {
+        self.output = self.output.take().map(|output| output.with_backlog(backlog));
     }
 
     /// Puts the next run's ends in the place of the last one's.
@@ -88,7 +93,7 @@ impl Streams {
         let Some(stdio) = &self.stdio else { return Poll::Pending };
         let stuck = self.output.as_ref().filter(|output| output.is_stuck());
         if let Some(output) = stuck {
-            link.want_room(output.channel());
+            output.want_room(link);
         }
         stdio.poll_ready(context, stuck.is_none(), self.input.is_blocked())
     }

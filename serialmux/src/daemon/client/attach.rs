@@ -204,5 +204,10 @@ fn told(gap: &Gap, position: u64) -> answer::Output {
         "serialmux: {bytes} bytes ({lines} lines) of output from {first} to {last} were dropped in the VM: \
          nobody took them in time\n"
     );
-    answer::Output { stream: Stream::Stderr as u32, time_us: *first_us, bytes: text.into(), position }
+    answer::Output {
+        stream: Stream::Stderr as u32,
+        time_us: *first_us,
+        bytes: text.into(),
+        position,
+    }
 }

@@ -200,10 +200,22 @@ impl Link {
             let before = records.len();
             put_stretch(id, channel, space, records, carried);
             self.schedule.spend(class, records.len() - before);
+            self.tell_calm(id);
             self.wake(id);
             if records.len() - start >= limit {
                 return;
             }
+        }
+    }
+
+    // Unsent bytes have become fewer.
+    fn tell_calm(&mut self, id: ChannelId) {
+        let Some(Channel { half: Half::Send(send), calm, .. }) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if calm.is_some_and(|below| send.unsent() < below) {
+            *calm = None;
+            self.events.push_back(super::Event::Writable(id));
         }
     }
 
@@ -219,7 +231,9 @@ impl Link {
         usize::try_from(product).unwrap_or(usize::MAX).max(least_window).min(window)
     }
 
-    pub(super) fn packet_limit(&self) -> usize {
+    /// Most bytes one packet should have now, so that it does not occupy the line for long; 0 without a
+    /// session.
+    pub fn packet_limit(&self) -> usize {
         let Some(live) = &self.live else { return 0 };
         let most = self.config.max_packet.min(live.session.peer().max_packet).max(MIN_PACKET);
         let wanted = live.rtt.rate().map_or(self.config.first_packet, |rate| {

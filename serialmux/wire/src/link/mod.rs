@@ -164,6 +164,8 @@ struct Channel {
     readable_told: bool,
     finished_told: bool,
     full: bool,
+    /// The owner wants to know when fewer than so many bytes are unsent.
+    calm: Option<usize>,
     closing: bool,
 }
 

@@ -62,6 +62,7 @@ impl Link {
             readable_told: false,
             finished_told: false,
             full: false,
+            calm: None,
             closing: false,
         };
         self.channels.insert(id, channel);
@@ -190,6 +191,14 @@ impl Link {
     pub fn want_room(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.full = true;
+        }
+    }
+
+    /// Has [`Event::Writable`] follow when fewer than `below` bytes wait for their first turn on the
+    /// line, for one who writes as late as can be.
+    pub fn want_calm(&mut self, id: ChannelId, below: usize) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.calm = Some(below);
         }
     }
 

@@ -17,9 +17,16 @@ pub struct LinkSpec {
     /// What happens to a process whose output nobody takes.
     #[serde(rename = "/mode")]
     pub mode: LinkMode,
+    /// With [`LinkMode::NonBlocking`]: how many bytes of output are kept in the VM's memory for a
+    /// multiplexer that does not take them, before the oldest are lost.
+    #[serde(rename = "/maxbuffersize")]
+    pub max_buffer_size: u64,
 }
 
 impl LinkSpec {
+    /// [`LinkSpec::max_buffer_size`] when nothing is said: Docker's `max-buffer-size`.
+    pub const DEFAULT_MAX_BUFFER_SIZE: u64 = 1 << 20;
+
     /// [`LinkSpec::linger`] when nothing is said, in seconds: a multiplexer's restart fits in, and
     /// a VM whose multiplexer is gone for good does not hold its memory for long.
     pub const DEFAULT_LINGER: u64 = 30;
@@ -31,6 +38,7 @@ impl Default for LinkSpec {
             protection: Protection::default(),
             linger: Self::DEFAULT_LINGER,
             mode: LinkMode::default(),
+            max_buffer_size: Self::DEFAULT_MAX_BUFFER_SIZE,
         }
     }
 }

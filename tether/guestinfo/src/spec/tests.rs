@@ -74,7 +74,12 @@ fn what_is_written_reads_back_through_a_vmx_file() {
     let mut spec = vic();
     let session = spec.sessions.get_mut(ID).unwrap();
     session.cmd.args = ["/bin/sh", "-c", "echo a|b\nüber \"x\"", ""].map(str::to_owned).to_vec();
-    spec.link = LinkSpec { protection: Protection::Plain, linger: 5, mode: LinkMode::NonBlocking };
+    spec.link = LinkSpec {
+        protection: Protection::Plain,
+        linger: 5,
+        mode: LinkMode::NonBlocking,
+        max_buffer_size: 4096,
+    };
     session.process = ProcessSpec {
         ulimits: vec!["nofile=1024:2048".parse().unwrap(), "core=0:-1".parse().unwrap()],
         oom_score_adj: OomScore::try_from(-500).unwrap(),

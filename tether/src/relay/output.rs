@@ -1,0 +1,274 @@
+//! Output on its way from the process to the multiplexer: read, stamped, packed, and written to its channel.
+//!
+//! ```text
+//!                         ┌──────── backlog, where one is configured ────────┐
+//!   pipe or pty ── read ──┤                                                  ├── entry ── pack ── channel
+//!                         └───────── or at once, into the link's room ───────┘
+//! ```
+//!
+//! Little waits in the channel for its first turn on the line: what is still in the process's pipe is read
+//! in larger pieces later, which pack better, and what is urgent passes it.
+
+use wire::chunk::{Stream, Writer};
+use wire::pack::{Budget, Packer};
+use wire::{ChannelId, Link};
+
+use super::backlog::{Backlog, Kept};
+use crate::clock;
+use crate::stdio::{self, Output, Stdio};
+
+/// The most that is read at once. Larger would delay the first byte on a slow line: an entry is complete for
+/// its reader only with its last byte.
+const CHUNK: usize = 4096;
+
+/// The same for output that packs well.
+const LARGE_CHUNK: usize = 16 * 1024;
+
+/// Room below which no pipe is read, so that output is not cut into crumbs.
+const MIN_ROOM: usize = 512;
+
+/// How many packets' worth of a channel may wait for their first turn on the line, and the least of it in bytes.
+const AHEAD: (usize, usize) = (4, 8 * 1024);
+
+/// Output of a terminal that is kept while no multiplexer is there. Less than the channel could hold: whoever
+/// attaches afterwards sees all of it first.
+const TERMINAL_ALONE: usize = 32 * 1024;
+
+/// Reads in one turn, so that a flood of output starves nobody.
+const READS_PER_TURN: usize = 4;
+
+/// What one turn of the output relay found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Bytes were passed on.
+    Moved,
+    /// There was nothing to pass on.
+    Idle,
+    /// There was no room to pass anything on.
+    Stuck,
+    /// All outputs have ended and were passed on.
+    Ended,
+}
+
+/// The output side of a session.
+#[derive(Debug)]
+pub struct OutputRelay {
+    channel: ChannelId,
+    writer: Writer,
+    packer: Packer,
+    backlog: Option<Backlog>,
+    tty: bool,
+    /// Payload bytes passed on.
+    bytes: u64,
+    /// Bytes the channel has taken for them.
+    packed: u64,
+    /// Whether the last read filled its buffer.
+    floods: bool,
+    buffer: Vec<u8>,
+    entry: Vec<u8>,
+    block: Vec<u8>,
+    stuck: bool,
+    /// Nobody wants the output any more: it is read, so that the process goes on, and dropped.
+    discarding: bool,
+}
+
+impl OutputRelay {
+    /// Relays into a channel that was just opened, compressing within `budget`.
+    pub fn new(channel: ChannelId, tty: bool, budget: &Budget) -> Self {
+        Self {
+            channel,
+            writer: Writer::default(),
+            packer: Packer::new(budget),
+            backlog: None,
+            tty,
+            bytes: 0,
+            packed: 0,
+            floods: false,
+            buffer: Vec::new(),
+            entry: Vec::new(),
+            block: Vec::new(),
+            stuck: false,
+            discarding: false,
+        }
+    }
+
+    /// Keeps what the channel has no room for.
+    #[must_use]
+    pub fn with_backlog(mut self, backlog: Backlog) -> Self {
+        self.backlog = Some(backlog);
+        self
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> ChannelId {
+        self.channel
+    }
+
+    /// How many bytes the process has written, as far as they were passed on.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes kept that the channel has no room for.
+    pub fn backlog(&self) -> u64 {
+        self.backlog.as_ref().map_or(0, Backlog::bytes)
+    }
+
+    /// Bytes dropped for lack of room anywhere.
+    pub fn dropped(&self) -> u64 {
+        self.backlog.as_ref().map_or(0, Backlog::dropped)
+    }
+
+    /// Whether the last turn ended for lack of room: then only the link can cause another.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// Has the link tell when there is room for more.
+    pub fn want_room(&self, link: &mut Link) {
+        link.want_room(self.channel);
+        if link.is_live() {
+            let ahead = self.ahead(link);
+            link.want_calm(self.channel, ahead);
+        }
+    }
+
+    /// The channel is gone at the other end.
+    pub fn discard(&mut self) {
+        self.discarding = true;
+        self.backlog = None;
+    }
+
+    /// Whether output was dropped because its channel is gone.
+    pub fn is_discarding(&self) -> bool {
+        self.discarding
+    }
+
+    /// Passes on what there is, as far as there is room.
+    pub fn turn(&mut self, stdio: &mut Stdio, link: &mut Link) -> Flow {
+        self.stuck = false;
+        let mut flow = if self.pour(link) { Flow::Moved } else { Flow::Idle };
+        for _ in 0..READS_PER_TURN {
+            let step = self.step(stdio, link);
+            match step {
+                Flow::Moved => flow = Flow::Moved,
+                Flow::Idle => break,
+                Flow::Stuck => {
+                    self.stuck = true;
+                    return if flow == Flow::Moved { flow } else { Flow::Stuck };
+                }
+                Flow::Ended => return if flow == Flow::Moved { flow } else { Flow::Ended },
+            }
+        }
+        if flow == Flow::Idle && self.backlog() > 0 { Flow::Stuck } else { flow }
+    }
+
+    /// One read of each stream.
+    fn step(&mut self, stdio: &mut Stdio, link: &mut Link) -> Flow {
+        let mut moved = false;
+        let mut floods = false;
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let room = self.readable(link);
+            if room == 0 && !stdio.output_ended() {
+                return Flow::Stuck;
+            }
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.resize(room, 0);
+            let read = match (stream, stdio.stderr()) {
+                (Stream::Stderr, Some(end)) => stdio::read_output(end, &mut buffer),
+                (Stream::Stderr, None) => Output::Nothing,
+                (Stream::Stdout, _) => stdio::read_output(stdio.stdout(), &mut buffer),
+            };
+            if let Output::Bytes(len) = read {
+                self.keep_or_pass_on(stream, &buffer[..len], link);
+                moved = true;
+                floods |= len == room;
+            }
+            self.buffer = buffer;
+        }
+        self.floods = floods;
+        match (moved, stdio.output_ended() && self.backlog() == 0) {
+            (true, _) => Flow::Moved,
+            (false, true) => Flow::Ended,
+            (false, false) => Flow::Idle,
+        }
+    }
+
+    fn keep_or_pass_on(&mut self, stream: Stream, bytes: &[u8], link: &mut Link) {
+        if self.discarding {
+            return;
+        }
+        let time_us = clock::wall_us();
+        let direct = self.room(link) >= bytes.len();
+        match &mut self.backlog {
+            Some(backlog) if !direct || backlog.bytes() > 0 => backlog.push(stream, time_us, bytes),
+            _ => self.pass_on(&Kept::Output { stream, time_us, bytes }, link),
+        }
+    }
+
+    /// Moves the backlog into the channel as far as that has room; whether anything moved.
+    fn pour(&mut self, link: &mut Link) -> bool {
+        let Some(mut backlog) = self.backlog.take() else { return false };
+        let mut moved = false;
+        while let Some(len) = backlog.next_len()
+            && self.room(link) >= len
+        {
+            backlog.take(|kept| self.pass_on(kept, link));
+            moved = true;
+        }
+        self.backlog = Some(backlog);
+        moved
+    }
+
+    fn pass_on(&mut self, kept: &Kept<'_>, link: &mut Link) {
+        self.entry.clear();
+        self.block.clear();
+        match kept {
+            Kept::Output { stream, time_us, bytes } => {
+                self.writer.push(*stream, *time_us, bytes, &mut self.entry);
+                self.bytes += bytes.len() as u64;
+            }
+            Kept::Gap(gap) => self.writer.gap(gap, &mut self.entry),
+        }
+        self.packer.push(&self.entry, &mut self.block);
+        let taken = link.write(self.channel, &self.block);
+        debug_assert_eq!(taken, self.block.len(), "the room was asked for");
+        self.packed += self.block.len() as u64;
+    }
+
+    /// Payload bytes that can be read now.
+    fn readable(&self, link: &Link) -> usize {
+        let chunk = self.chunk();
+        match &self.backlog {
+            Some(backlog) => chunk.min(backlog.room().max(self.room(link))),
+            None => chunk.min(self.room(link)),
+        }
+    }
+
+    /// The largest piece worth reading at once.
+    fn chunk(&self) -> usize {
+        let packs = self.packed * 3 < self.bytes;
+        if self.floods && packs { LARGE_CHUNK } else { CHUNK }
+    }
+
+    /// Payload bytes that the channel takes now in one entry.
+    fn room(&self, link: &Link) -> usize {
+        if self.discarding {
+            return CHUNK;
+        }
+        if link.unsent(self.channel) >= self.ahead(link) {
+            return 0;
+        }
+        let room = link.room(self.channel).saturating_sub(Writer::OVERHEAD + Packer::OVERHEAD);
+        if room < MIN_ROOM { 0 } else { room }
+    }
+
+    /// How many bytes may wait for their first turn on the line.
+    fn ahead(&self, link: &Link) -> usize {
+        match link.is_live() {
+            true => (link.packet_limit() * AHEAD.0).max(AHEAD.1),
+            false if self.tty => TERMINAL_ALONE,
+            false => usize::MAX,
+        }
+    }
+}
