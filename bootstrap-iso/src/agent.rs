@@ -4,12 +4,19 @@ use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 
-use debian::{DebianError, Tell, rust_target};
+use debian::{DebianError, Need, Probe, Tell, ensure, rust_target};
 
 /// What the agent is compiled for: static, so that an initramfs with no library can run it.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The workspace profile made for it.
 const PROFILE: &str = "guest";
+
+/// The compressor of the agent's output is C.
+const COMPILER: Need = Need {
+    package: "musl-tools",
+    probe: Probe::Program("musl-gcc"),
+    why: "to compile what of the agent is C",
+};
 
 /// Why the agent could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +88,7 @@ pub fn check(path: &Path) -> Result<(), AgentError> {
 /// No musl target, no cargo, or code that does not compile.
 pub fn build(root: &Path, target_dir: &Path, tell: Tell<'_>) -> Result<PathBuf, AgentError> {
     rust_target(TARGET, tell)?;
+    ensure(&[COMPILER], tell)?;
     // Set by cargo for what it runs: the same cargo builds the agent.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut child = Command::new(cargo)

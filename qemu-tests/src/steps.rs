@@ -139,6 +139,7 @@ pub(crate) fn bring_in(tell: &dyn Fn(&str), is_for_tests: bool) -> Result<()> {
         need("qemu-system-x86", Probe::Program("qemu-system-x86_64"), "to boot VMs"),
         need("ovmf", Probe::File("/usr/share/OVMF/OVMF_CODE_4M.fd"), "to boot VMs with UEFI"),
         need("xorriso", Probe::Program("xorriso"), "to make bootstrap.iso"),
+        need("musl-tools", Probe::Program("musl-gcc"), "to compile what of the agent is C"),
         need("e2fsprogs", Probe::Program("e2fsck"), "to check the file systems we make"),
         need("mmdebstrap", Probe::Program("mmdebstrap"), "to make a Debian image"),
         need(
