@@ -13,6 +13,9 @@ use wire::{
 /// The session's id, which is the container's.
 pub(crate) const ID: &str = "c0ffee";
 
+/// Most bytes of one entry.
+const PRINT: usize = 16 * 1024;
+
 pub(crate) struct Guest {
     link: Link,
     line: Option<TcpStream>,
@@ -142,7 +145,7 @@ impl Guest {
     pub(crate) fn print(&mut self, stream: chunk::Stream, bytes: &[u8]) -> usize {
         let overhead = chunk::Writer::OVERHEAD + Packer::OVERHEAD;
         let room = self.link.room(self.output).saturating_sub(overhead);
-        let n = bytes.len().min(room).min(16 * 1024);
+        let n = bytes.len().min(room).min(PRINT);
         if n > 0 {
             let (mut entry, mut block) = (Vec::new(), Vec::new());
             self.chunks.push(stream, clock::wall_us(), &bytes[..n], &mut entry);
@@ -154,6 +157,11 @@ impl Guest {
 
     pub(crate) fn is_drained(&self) -> bool {
         self.link.is_drained()
+    }
+
+    /// Whether all output is durable but for the segment that is not at its end.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.link.held(self.output) <= PRINT + chunk::Writer::OVERHEAD + Packer::OVERHEAD
     }
 
     /// Moves bytes both ways until `done`; fails if that takes unreasonably long.

@@ -192,16 +192,6 @@ impl Link {
         live.in_flight.oldest().map(|sent| sent.max(live.heard_at))
     }
 
-    /// Bytes written to a channel that the peer has not released.
-    pub fn held(&self, id: crate::ChannelId) -> usize {
-        match self.channels.get(&id).map(|channel| &channel.half) {
-            Some(super::Half::Send(send)) => {
-                usize::try_from(send.end() - send.base()).unwrap_or(usize::MAX)
-            }
-            _ => 0,
-        }
-    }
-
     /// The pipe is of another kind from now on: other sizes of packets, windows and buffers. Followed by
     /// a new session, which tells the peer.
     pub fn tune(&mut self, config: LinkConfig) {
