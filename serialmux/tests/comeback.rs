@@ -82,7 +82,7 @@ async fn logs_are_followed_through_five_daemons_without_loss_or_repetition() {
 async fn the_tail_of_a_log_is_what_was_asked_for_before_the_daemon_went_away() {
     let (mut lab, mut guest) = running().await;
     print_all(&mut guest, b"one\ntwo\nthree\n").await;
-    guest.until("it to be durable", |guest| guest.is_drained()).await;
+    guest.until("it to be durable", |guest| guest.is_taken()).await;
     let mut follower = start(&lab, &["logs", "-f", "-n", "2", "web"]);
     let mut got = shown(&mut guest, &mut follower).await;
     restart(&mut lab, &mut guest).await;

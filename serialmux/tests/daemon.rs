@@ -241,7 +241,7 @@ async fn a_second_pipe_rests_until_the_guest_goes_over_to_it_and_back() {
         print_all(&mut guest, &bytes[round * 100_000..][..100_000]).await;
         guest.other.as_mut().unwrap().1.want(serialmux::clock::now());
         guest.until("the other pipe", |guest| guest.transport().word() == to).await;
-        guest.until("an acknowledgement", |guest| guest.is_stored()).await;
+        guest.until("an acknowledgement", |guest| guest.is_taken()).await;
         let link = &inspected(&lab).await["link"];
         assert_eq!(link["pipe"], to, "{link}");
         assert_eq!(link["idle_pipes"][0]["pipe"], from, "{link}");

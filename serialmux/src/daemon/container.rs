@@ -368,9 +368,9 @@ impl Container {
             (Some(label::Kind::Input(of)), ToGuest) if of.session != self.id => {
                 self.execs.input_opened(link, &of.session, channel);
             }
-            (Some(label::Kind::Output(_)), ToMux) => {
+            (Some(label::Kind::Output(of)), ToMux) => {
                 let boot = self.state.boot.as_slice().try_into().unwrap_or_default();
-                self.outputs.opened(link, channel, boot, &mut self.journal);
+                self.outputs.opened(link, channel, of.packed, boot, &mut self.journal);
                 self.status.send_modify(|status| status.output_open = true);
             }
             (Some(label::Kind::Input(_)), ToGuest) => {

@@ -49,7 +49,11 @@ impl Guest {
         let control = label::Kind::Control(label::Control {});
         let up = open(&mut link, Direction::ToMux, Class::Control, control);
         let session = ID.to_owned();
-        let output = label::Kind::Output(label::Output { session: session.clone(), tty: false });
+        let output = label::Kind::Output(label::Output {
+            session: session.clone(),
+            tty: false,
+            packed: true,
+        });
         let output = open(&mut link, Direction::ToMux, Class::Log, output);
         let input = label::Kind::Input(label::Input { session });
         let input = open(&mut link, Direction::ToGuest, Class::Exec, input);
@@ -159,9 +163,9 @@ impl Guest {
         self.link.is_drained()
     }
 
-    /// Whether all output is durable but for the segment that is not at its end.
-    pub(crate) fn is_stored(&self) -> bool {
-        self.link.held(self.output) <= PRINT + chunk::Writer::OVERHEAD + Packer::OVERHEAD
+    /// Whether the multiplexer has taken everything, the segment that is not at its end included.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.link.unsent(self.output) == 0 && self.link.gauges().in_flight == 0
     }
 
     /// Moves bytes both ways until `done`; fails if that takes unreasonably long.

@@ -171,7 +171,10 @@ fn messages_are_as_released() {
     }
     for (name, kind) in [
         ("control", label::Kind::Control(label::Control {})),
-        ("output", label::Kind::Output(label::Output { session: session(), tty: true })),
+        (
+            "output",
+            label::Kind::Output(label::Output { session: session(), tty: true, packed: false }),
+        ),
         ("input", label::Kind::Input(label::Input { session: session() })),
     ] {
         check(&format!("label-{name}"), &Label { kind: Some(kind) }.encode_to_vec());

@@ -10,7 +10,7 @@
 //! in larger pieces later, which pack better, and what is urgent passes it.
 
 use wire::chunk::{Stream, Writer};
-use wire::pack::{Budget, Packer};
+use wire::pack::Packer;
 use wire::{ChannelId, Link};
 
 use super::backlog::{Backlog, Kept};
@@ -55,7 +55,8 @@ pub enum Flow {
 pub struct OutputRelay {
     channel: ChannelId,
     writer: Writer,
-    packer: Packer,
+    /// Absent where entries go as they are.
+    packer: Option<Packer>,
     backlog: Option<Backlog>,
     tty: bool,
     /// Payload bytes passed on.
@@ -73,12 +74,12 @@ pub struct OutputRelay {
 }
 
 impl OutputRelay {
-    /// Relays into a channel that was just opened, compressing within `budget`.
-    pub fn new(channel: ChannelId, tty: bool, budget: &Budget) -> Self {
+    /// Relays into a channel that was just opened, packed if there is a packer.
+    pub fn new(channel: ChannelId, tty: bool, packer: Option<Packer>) -> Self {
         Self {
             channel,
             writer: Writer::default(),
-            packer: Packer::new(budget),
+            packer,
             backlog: None,
             tty,
             bytes: 0,
@@ -222,7 +223,6 @@ impl OutputRelay {
 
     fn pass_on(&mut self, kept: &Kept<'_>, link: &mut Link) {
         self.entry.clear();
-        self.block.clear();
         match kept {
             Kept::Output { stream, time_us, bytes } => {
                 self.writer.push(*stream, *time_us, bytes, &mut self.entry);
@@ -230,10 +230,17 @@ impl OutputRelay {
             }
             Kept::Gap(gap) => self.writer.gap(gap, &mut self.entry),
         }
-        self.packer.push(&self.entry, &mut self.block);
-        let taken = link.write(self.channel, &self.block);
-        debug_assert_eq!(taken, self.block.len(), "the room was asked for");
-        self.packed += self.block.len() as u64;
+        let bytes = match &mut self.packer {
+            Some(packer) => {
+                self.block.clear();
+                packer.push(&self.entry, &mut self.block);
+                &self.block
+            }
+            None => &self.entry,
+        };
+        let taken = link.write(self.channel, bytes);
+        debug_assert_eq!(taken, bytes.len(), "the room was asked for");
+        self.packed += bytes.len() as u64;
     }
 
     /// Payload bytes that can be read now.

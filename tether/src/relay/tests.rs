@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use wire::chunk::{Entry, Gap, Reader, Stream};
 use wire::message::label;
-use wire::pack::Unpacker;
+use wire::pack::{Packer, Unpacker};
 use wire::{Class, Direction, LinkConfig};
 
 use crate::peer::{Peer, connected, until};
@@ -15,7 +15,7 @@ use crate::stdio::ChildStdio;
 use crate::uplink::{News, Uplink};
 
 fn output_label() -> label::Kind {
-    label::Kind::Output(label::Output { session: "s".to_owned(), tty: false })
+    label::Kind::Output(label::Output { session: "s".to_owned(), tty: false, packed: true })
 }
 
 fn input_label() -> label::Kind {
@@ -24,7 +24,7 @@ fn input_label() -> label::Kind {
 
 fn open_output(uplink: &mut Uplink, tty: bool) -> OutputRelay {
     let channel = uplink.open(Direction::ToMux, Class::Log, output_label()).unwrap();
-    OutputRelay::new(channel, tty, uplink.budget())
+    OutputRelay::new(channel, tty, Some(Packer::new(uplink.budget())))
 }
 
 /// What an output channel's bytes say.

@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use wire::message::label;
+use wire::pack::Packer;
 use wire::{ChannelId, Class, Direction, Link};
 
 use crate::process::Launch;
@@ -48,9 +49,11 @@ impl Streams {
         let output = if launch.detached {
             None
         } else {
-            let output = label::Output { session: session.to_owned(), tty: launch.tty };
+            let (session, tty) = (session.to_owned(), launch.tty);
+            let output = label::Output { session, tty, packed: is_log };
             let channel = uplink.open(Direction::ToMux, class, label::Kind::Output(output))?;
-            Some(OutputRelay::new(channel, launch.tty, uplink.budget()))
+            let packer = is_log.then(|| Packer::new(uplink.budget()));
+            Some(OutputRelay::new(channel, tty, packer))
         };
         let input = open_input(session, launch, uplink)?;
         Ok(Self { stdio: Some(stdio), output, input: InputRelay::new(input) })

@@ -446,8 +446,10 @@ impl Exec {
 impl Output {
     fn next_event(&mut self, link: &mut Link) -> Result<Option<ExecEvent>, chunk::ChunkError> {
         loop {
-            if let Some((chunk, n)) = self.reader.next_chunk()? {
+            if let Some((entry, n)) = self.reader.next_entry()? {
                 self.next += n as u64;
+                // Output of such a process is never dropped: the process waits.
+                let chunk::Entry::Output(chunk) = entry else { continue };
                 let (stream, bytes, next) = (chunk.stream as u32, chunk.bytes, self.next);
                 return Ok(Some(ExecEvent::Output { stream, bytes, next }));
             }

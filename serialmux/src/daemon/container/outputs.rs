@@ -21,7 +21,8 @@ pub(super) enum OutputError {
 /// One channel's bytes on their way through unpacker and entry reader.
 #[derive(Debug)]
 struct Output {
-    unpacker: Unpacker,
+    /// Absent for entries that come as they are.
+    unpacker: Option<Unpacker>,
     reader: chunk::Reader,
     /// Channel offset after the last whole block.
     offset: u64,
@@ -32,9 +33,10 @@ struct Output {
 }
 
 impl Output {
-    fn resume(place: Place) -> Self {
+    fn resume(place: Place, packed: bool) -> Self {
         let start = Place { stored: 0, ..place };
-        let (unpacker, reader) = (Unpacker::default(), chunk::Reader::resume(place.before_us));
+        let unpacker = packed.then(Unpacker::default);
+        let reader = chunk::Reader::resume(place.before_us);
         Self {
             unpacker,
             reader,
@@ -51,9 +53,30 @@ impl Output {
         bytes: &[u8],
         journal: &mut Journal,
     ) -> Result<(), OutputError> {
-        self.unpacker.push(bytes);
-        while let Some(block) = self.unpacker.next_block()? {
+        let Some(mut unpacker) = self.unpacker.take() else {
+            return self.entries(channel, bytes, journal);
+        };
+        unpacker.push(bytes);
+        while let Some(block) = unpacker.next_block()? {
             self.block(channel, &block, journal)?;
+        }
+        self.unpacker = Some(unpacker);
+        Ok(())
+    }
+
+    /// What is not packed can be read on after each entry.
+    fn entries(
+        &mut self,
+        channel: u32,
+        bytes: &[u8],
+        journal: &mut Journal,
+    ) -> Result<(), OutputError> {
+        self.reader.push(bytes);
+        while let Some((entry, n)) = self.reader.next_entry()? {
+            self.offset += n as u64;
+            let before_us = self.reader.last_us();
+            self.place = Place { segment: self.offset, before_us, stored: 0 };
+            journal.push(&record(channel, self.place, entry));
         }
         Ok(())
     }
@@ -115,6 +138,7 @@ impl Outputs {
         &mut self,
         link: &mut Link,
         channel: ChannelId,
+        packed: bool,
         boot: [u8; 16],
         journal: &mut Journal,
     ) {
@@ -129,7 +153,7 @@ impl Outputs {
             return;
         }
         link.accept(channel, progress.place.segment);
-        self.open.insert(channel, Output::resume(progress.place));
+        self.open.insert(channel, Output::resume(progress.place, packed));
     }
 
     /// Moves what came on a channel into the journal's batch.

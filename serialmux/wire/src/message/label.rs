@@ -31,6 +31,10 @@ pub struct Output {
     /// Whether it is a terminal (all output is stdout then).
     #[prost(bool, tag = "2")]
     pub tty: bool,
+    /// Whether the entries come [packed](crate::pack). A log does; what a process beside the
+    /// container's own writes goes straight to its client, which may go on at any entry.
+    #[prost(bool, tag = "3")]
+    pub packed: bool,
 }
 
 /// Standard input of one session.
