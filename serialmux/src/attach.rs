@@ -50,11 +50,14 @@ pub struct Session {
     daemon: Daemon,
 }
 
+/// A search for a daemon that went away.
+type Search = Pin<Box<dyn Future<Output = Result<(Sender, Receiver), ClientError>>>>;
+
 /// The daemon's side of the conversation.
 enum Daemon {
-    There(Sender, Receiver),
+    There(Box<Sender>, Box<Receiver>),
     /// It went away, and is looked for.
-    Away(Pin<Box<dyn Future<Output = Result<(Sender, Receiver), ClientError>>>>),
+    Away(Search),
 }
 
 impl std::fmt::Debug for Daemon {
@@ -86,7 +89,7 @@ impl Session {
         match client::next(&mut receiver).await? {
             answer::Body::Attached(attached) => {
                 let signals = if attach.sig_proxy { proxied()? } else { Vec::new() };
-                let daemon = Daemon::There(sender, receiver);
+                let daemon = Daemon::There(Box::new(sender), Box::new(receiver));
                 Ok(Self { attach, attached, token, signals, client: client.clone(), daemon })
             }
             _ => Err(ClientError::Odd),
@@ -137,7 +140,7 @@ impl Session {
                 }
                 Happening::Found(found) => {
                     let (sender, receiver) = found?;
-                    self.daemon = Daemon::There(sender, receiver);
+                    self.daemon = Daemon::There(Box::new(sender), Box::new(receiver));
                 }
                 Happening::Answer(answer) => {
                     if let Some(end) = self.take(boot.over(answer), &mut typing)? {

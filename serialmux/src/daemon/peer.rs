@@ -75,9 +75,8 @@ async fn meet(fresh: Fresh, permit: Option<OwnedSemaphorePermit>) {
     let Fresh { pipe, from, registry } = fresh;
     let greeter = greeter(&registry, Greeter::new);
     let mut meeting = Meeting { pipe, from: from.clone(), registry, greeter, asked: None };
-    let met = match timeout(PATIENCE, meeting.introduce()).await {
-        Ok(met) => met,
-        Err(_) => return tracing::debug!(from, "nobody there; hung up"),
+    let Ok(met) = timeout(PATIENCE, meeting.introduce()).await else {
+        return tracing::debug!(from, "nobody there; hung up");
     };
     // It is a stranger no longer.
     drop(permit);

@@ -1,6 +1,7 @@
 //! The `serialmux` command: the daemon, and its clients.
 
 mod attach;
+mod change;
 mod exec;
 mod inside;
 mod logs;
@@ -16,8 +17,6 @@ pub use stop::Stop;
 
 use crate::client::Client;
 use crate::place::Place;
-use crate::signals;
-use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -201,63 +200,22 @@ impl Cli {
                 .await
             }
             Command::Register { vmx } => register::register(&client, &vmx).await,
-            Command::Rm { containers } => {
-                crate::cli::each("serialmux", containers, |name| {
-                    let client = &client;
-                    async move { client.remove(name).await.map_err(Into::into) }
-                })
-                .await
-            }
+            Command::Rm { containers } => change::remove(&client, containers).await,
             Command::Attach(args) => attach::attach(&client, args).await,
             Command::Logs(args) => logs::logs(&client, args).await,
-            Command::Wait { containers } => {
-                crate::cli::each("serialmux", containers, |name| {
-                    let client = &client;
-                    async move {
-                        println!("{}", client.wait(name).await?.code);
-                        Ok(())
-                    }
-                })
-                .await
-            }
+            Command::Wait { containers } => change::wait(&client, containers).await,
             Command::Exec(args) => exec::exec(&client, args).await,
             Command::Stop(stop) => stop.run(&client).await,
-            Command::Pause { containers } => {
-                crate::cli::each("serialmux", containers, |name| {
-                    let client = &client;
-                    async move { client.pause(name).await.map_err(Into::into) }
-                })
-                .await
-            }
-            Command::Unpause { containers } => {
-                crate::cli::each("serialmux", containers, |name| {
-                    let client = &client;
-                    async move { client.unpause(name).await.map_err(Into::into) }
-                })
-                .await
-            }
+            Command::Pause { containers } => change::pause(&client, containers).await,
+            Command::Unpause { containers } => change::unpause(&client, containers).await,
             Command::Kill { signal, exec, containers } => {
-                let number = signal_number(&signal)?;
-                crate::cli::each("serialmux", containers, |name| {
-                    let (client, exec) = (&client, exec.clone());
-                    async move { client.kill_exec(name, exec, number).await.map_err(Into::into) }
-                })
-                .await
+                change::kill(&client, containers, exec, &signal).await
             }
             Command::Resize { exec, container, rows, columns } => {
                 client.resize_exec(container, exec, (rows.into(), columns.into())).await?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Reload { containers } => {
-                crate::cli::each("serialmux", containers, |name| {
-                    let client = &client;
-                    async move {
-                        println!("{}", client.reload(name).await?);
-                        Ok(())
-                    }
-                })
-                .await
-            }
+            Command::Reload { containers } => change::reload(&client, containers).await,
             Command::Top(args) => inside::top(&client, args).await,
             Command::Stats(args) => inside::stats(&client, args).await,
             Command::Events(args) => inside::listen(&client, args).await,
@@ -278,9 +236,4 @@ impl Cli {
             }
         }
     }
-}
-
-fn signal_number(text: &str) -> anyhow::Result<i32> {
-    signals::number(text)
-        .with_context(|| format!("\"{text}\" is no signal: give a name such as TERM, or 1 to 64"))
 }

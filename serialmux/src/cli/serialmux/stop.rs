@@ -1,6 +1,6 @@
 //! `serialmux stop`, and the part of `containervm stop` that the container notices.
 
-use super::signal_number;
+use super::change::signal_number;
 use crate::api::request;
 use crate::client::Client;
 use clap::Args;
