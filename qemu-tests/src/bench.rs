@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Both pipes are there all the time and take turns, so that whatever else the host does weighs on
-//! both. Only ratios are of interest; what they should be is in [`TARGETS`]. Nothing here is
+//! both. Only ratios are of interest; what they should be is in `TARGETS`. Nothing here is
 //! asserted but that the bytes are the right ones.
 
 mod machine;

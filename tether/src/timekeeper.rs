@@ -1,9 +1,9 @@
 //! The machine's wall clock, kept right by the multiplexer's.
 //!
 //! The hardware clock of a VM counts whole seconds, and a VM that was suspended or moved wakes up in the
-//! past. So the agent asks what time it is: when a session begins, and then every [`PERIOD`]. An answer is
+//! past. So the agent asks what time it is: when a session begins, and then every `PERIOD`. An answer is
 //! worth as much as its round trip was short, since the time told is of some moment in between; one that took
-//! longer than [`MAX_ROUND_TRIP`] counts for nothing and is asked for again. An answer to an older question,
+//! longer than `MAX_ROUND_TRIP` counts for nothing and is asked for again. An answer to an older question,
 //! such as one that comes again after the connection was cut, counts for nothing either.
 //!
 //! | difference | what is done |

@@ -71,7 +71,7 @@ impl Fault {
 pub struct Weather {
     /// Bytes between two faults, on the average; 0: there are none.
     pub gap: u64,
-    /// How often each fault is chosen, in the order of [`Fault`].
+    /// How often each fault is chosen, in the order of `Fault`.
     pub weights: [u32; 8],
 }
 

@@ -29,7 +29,7 @@ mod tests;
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -225,9 +225,6 @@ pub fn resolve(
     cache.get(&key, reference, |file| {
         tell(&format!("making a disk image of {reference}"));
         let (tree, config) = origin.read(cache.dir(), tell)?;
-        let list = File::create(cache.paths(&key)).map(BufWriter::new);
-        list.and_then(|mut list| paths::write(&tree, &mut list))
-            .map_err(|source| ImageError::Cache { dir: cache.dir().to_owned(), source })?;
         let options = options(&key, disk_size);
         ext4::write(&tree, file, &options).map_err(|error| match error {
             Ext4Error::Write(source) if source.kind() == io::ErrorKind::StorageFull => {
@@ -235,6 +232,7 @@ pub fn resolve(
             }
             source => ImageError::Format { image: reference.to_owned(), source },
         })?;
+        cache.list(&key, &tree)?;
         Ok(config)
     })
 }

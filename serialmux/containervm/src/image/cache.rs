@@ -13,7 +13,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, BufWriter},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ImageConfig, ImageError, paths};
 use crate::home::private_dir;
+use crate::tree::Tree;
 
 /// An image that can be copied; it is not removed while this exists.
 #[derive(Debug)]
@@ -158,6 +159,20 @@ impl Cache {
             .write(true)
             .open(path)
             .map_err(|source| self.failed(source))
+    }
+
+    /// Keeps the list of an image's paths; a list that is not whole is not left.
+    pub(super) fn list(&self, key: &str, tree: &Tree) -> Result<(), ImageError> {
+        let path = self.paths(key);
+        let list = File::create(&path).map(BufWriter::new);
+        list.and_then(|mut list| paths::write(tree, &mut list)).map_err(|source| {
+            // What is wrong is told already, and the next attempt begins with an empty file.
+            fs::remove_file(&path).ok();
+            match source.kind() {
+                io::ErrorKind::StorageFull => ImageError::DiskFull(self.dir.clone()),
+                _ => self.failed(source),
+            }
+        })
     }
 
     /// The list of the paths of this image.
