@@ -132,3 +132,24 @@ fn port_of(said: &str) -> String {
     let address = line.split(';').next().unwrap_or_default();
     address.rsplit(':').next().unwrap_or_default().to_owned()
 }
+
+#[test]
+fn a_process_that_is_not_to_wait_outruns_the_line_and_every_byte_is_there_or_counted() {
+    let lab = Lab::new();
+    let script = "head -c 1000000 /dev/urandom >r; for i in 1 2 3 4 5 6 7 8 9; do cat r; done; echo end; exit 6";
+    let (mode, size) = ("mode=non-blocking", "max-buffer-size=128k");
+    let run = ["run", "--log-opt", mode, "--log-opt", size, "busybox", "sh", "-c", script];
+    let run = lab.containervm(run).finish();
+    run.code(6);
+    assert!(run.stdout.ends_with(b"end\n"), "the newest is kept");
+    // serialmux: N bytes (M lines) of output from T to T were dropped in the VM: ...
+    let told = run.err();
+    let gaps = told.lines().filter(|line| line.contains("were dropped in the VM"));
+    let dropped = gaps.map(|line| {
+        let n = line.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok());
+        n.unwrap_or_else(|| panic!("no count in {line}"))
+    });
+    let dropped: usize = dropped.sum();
+    assert!(dropped > 1_000_000, "{told}");
+    assert_eq!(run.stdout.len() + dropped, 9_000_004, "{told}");
+}

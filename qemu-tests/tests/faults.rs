@@ -35,10 +35,10 @@ fn megabytes() -> usize {
     std::env::var("FAULT_MEGABYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
 }
 
-/// Prints the sum of so many million bytes, and then those: noise, of which no two parts begin alike.
+/// Prints the sum of so many million bytes, and then those: a fifth noise, the rest lines that differ.
 fn output_of(megabytes: usize) -> (String, usize) {
     let script = format!(
-        "head -c 1000000 /dev/urandom >r; \
+        "head -c 200000 /dev/urandom >r; seq -f 'line %10.0f of the output' 1000000 1100000 | head -c 800000 >>r; \
          gen() {{ for i in $(seq 100 {}); do echo part $i; cat r; done; }}; \
          gen | sha256sum >&2; gen; exit 3",
         99 + megabytes

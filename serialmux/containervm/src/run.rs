@@ -1,6 +1,7 @@
 //! `containervm run`: what was asked for and what the image says, made into a VMX file by Docker's rules.
 
 mod environment;
+mod log_opt;
 mod process;
 mod quantity;
 mod security;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use guestinfo::{ContainerSpec, EncodeError, ProcessSpec, vmx::VmxNameError};
 
 pub use self::{
+    log_opt::{LogOpt, LogOptError},
     quantity::{bytes, cpus, memory, nano_cpus},
     security::SecurityOption,
     write::{Hardware, vmx},
@@ -48,6 +50,8 @@ pub struct RunOptions {
     pub waits_for_attach: bool,
     /// `--stop-signal`; the image's unless given.
     pub stop_signal: Option<String>,
+    /// `--log-opt`.
+    pub log_opts: Vec<LogOpt>,
     /// `--restart`: in Docker's words when to run the process again; empty: never.
     pub restart: String,
 }

@@ -86,6 +86,7 @@ fn spec(
         container: options.container.clone(),
         ..Spec::default()
     };
+    options.log_opts.iter().for_each(|option| option.apply(&mut spec.link));
     spec.sessions.insert(id.to_owned(), session);
     Ok(spec)
 }

@@ -7,7 +7,7 @@ use crate::launch;
 use clap::{Args, ValueEnum};
 use containervm::image;
 use containervm::machine::{Boot, DEFAULT_MEMORY, Firmware, PipeKind};
-use containervm::run::{Hardware, RunOptions, cpus, memory, vmx};
+use containervm::run::{Hardware, LogOpt, RunOptions, cpus, memory, vmx};
 use containervm::store::Vm;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,6 +64,9 @@ pub(super) struct Run {
     /// The signal that asks it to end, instead of the image's
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
+    /// What becomes of output that nobody takes: mode=blocking or mode=non-blocking, max-buffer-size=4m
+    #[arg(long, value_name = "NAME=VALUE")]
+    log_opt: Vec<LogOpt>,
     /// The VM's memory (512m, 1g) [default: 512m]
     #[arg(short, long)]
     memory: Option<String>,
@@ -195,6 +198,7 @@ impl Run {
             waits_for_attach: self.wait_for_attach,
             restart: if self.restart == "no" { String::new() } else { self.restart.clone() },
             stop_signal: self.stop_signal.clone(),
+            log_opts: self.log_opt.clone(),
         })
     }
 }
