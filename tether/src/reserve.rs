@@ -13,8 +13,10 @@ use guestinfo::ContainerSpec;
 use tracing::{info, warn};
 
 /// Memory that the container never gets, at least: the agent (6 MiB at most), its link's buffers, and what
-/// the kernel needs to go on. Of larger machines a 32nd, for the kernel's tables grow with them.
-const MIN_MEMORY: u64 = 16 << 20;
+/// the kernel needs to go on, of which 16 MiB are in its slabs before anything runs: with 16 in all, a VM whose
+/// container has filled a tmpfs to its bound ends in "no killable processes". Of larger machines a 32nd, for
+/// the kernel's tables grow with them.
+const MIN_MEMORY: u64 = 32 << 20;
 const MAX_MEMORY: u64 = 256 << 20;
 
 /// Memory of the agent that is not reclaimed before all else is (`memory.min`).
@@ -136,8 +138,8 @@ mod tests {
 
     #[test]
     fn the_agent_keeps_its_reserve_whatever_is_asked_for() {
-        check(480, 3800, (0, 0), (464, 3288));
-        check(480, 3800, (u64::MAX, u64::MAX), (464, 3288));
+        check(480, 3800, (0, 0), (448, 3288));
+        check(480, 3800, (u64::MAX, u64::MAX), (448, 3288));
         check(480, 3800, (100 * MIB, 50), (100, 50));
         check(4096, 32_768, (0, 0), (3968, 32_256));
         check(64 * 1024, 4_194_304, (0, 0), (64 * 1024 - 256, 4_193_792));
@@ -151,7 +153,7 @@ mod tests {
         Bounds::of(&spec, Capacity { memory: 512 * MIB, threads: 4000 }).set(dir.path());
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(read("cpu.max"), "150000 100000");
-        assert_eq!(read("memory.max"), (496 * MIB).to_string());
+        assert_eq!(read("memory.max"), (480 * MIB).to_string());
         assert_eq!(read("pids.max"), "3488");
     }
 
