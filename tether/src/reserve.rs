@@ -12,11 +12,10 @@ use std::path::Path;
 use guestinfo::ContainerSpec;
 use tracing::{info, warn};
 
-/// Memory that the container never gets, at least: the agent (6 MiB at most), its link's buffers, and what
-/// the kernel needs to go on, of which 16 MiB are in its slabs before anything runs: with 16 in all, a VM whose
-/// container has filled a tmpfs to its bound ends in "no killable processes". Of larger machines a 32nd, for
-/// the kernel's tables grow with them.
-const MIN_MEMORY: u64 = 32 << 20;
+/// Memory that the container never gets, at least, beside what is taken before it starts: for the growth of the
+/// agent, its link's buffers, and what the kernel needs to go on. Of larger machines a 32nd, for the kernel's
+/// tables grow with them.
+const MIN_MEMORY: u64 = 16 << 20;
 const MAX_MEMORY: u64 = 256 << 20;
 
 /// Memory of the agent that is not reclaimed before all else is (`memory.min`).
@@ -32,7 +31,7 @@ const AGENT_WEIGHT: u64 = 1000;
 /// What the machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// Bytes of memory.
+    /// Bytes of memory that processes can have.
     pub memory: u64,
     /// Threads the kernel will make (`kernel.threads-max`), and numbers it has for them
     /// (`kernel.pid_max`), whichever is less.
@@ -40,20 +39,29 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// What this machine has, `u64::MAX` where it cannot be told.
-    pub fn read() -> Self {
+    /// What this machine has beside the memory that is [`taken`], `u64::MAX` where it cannot be told.
+    pub fn read(taken: u64) -> Self {
         let number =
             |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
         let threads = number("/proc/sys/kernel/threads-max").unwrap_or(u64::MAX);
         let numbers = number("/proc/sys/kernel/pid_max").unwrap_or(u64::MAX);
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        Self { memory: total(&memory).unwrap_or(u64::MAX), threads: threads.min(numbers) }
+        let memory = field(&memory, "MemTotal:").map_or(u64::MAX, |it| it.saturating_sub(taken));
+        Self { memory, threads: threads.min(numbers) }
     }
 }
 
-/// `MemTotal` of a `meminfo` text (proc(5)), in bytes.
-fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// Bytes of memory that the kernel and the agent have taken by now: what a container that uses the rest would
+/// make the kernel look for somebody to end.
+pub fn taken() -> u64 {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let (total, available) = (field(&memory, "MemTotal:"), field(&memory, "MemAvailable:"));
+    total.zip(available).map_or(0, |(total, available)| total.saturating_sub(available))
+}
+
+/// A field of a `meminfo` text (proc(5)), in bytes.
+fn field(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -138,8 +146,8 @@ mod tests {
 
     #[test]
     fn the_agent_keeps_its_reserve_whatever_is_asked_for() {
-        check(480, 3800, (0, 0), (448, 3288));
-        check(480, 3800, (u64::MAX, u64::MAX), (448, 3288));
+        check(480, 3800, (0, 0), (464, 3288));
+        check(480, 3800, (u64::MAX, u64::MAX), (464, 3288));
         check(480, 3800, (100 * MIB, 50), (100, 50));
         check(4096, 32_768, (0, 0), (3968, 32_256));
         check(64 * 1024, 4_194_304, (0, 0), (64 * 1024 - 256, 4_193_792));
@@ -153,13 +161,16 @@ mod tests {
         Bounds::of(&spec, Capacity { memory: 512 * MIB, threads: 4000 }).set(dir.path());
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(read("cpu.max"), "150000 100000");
-        assert_eq!(read("memory.max"), (480 * MIB).to_string());
+        assert_eq!(read("memory.max"), (496 * MIB).to_string());
         assert_eq!(read("pids.max"), "3488");
     }
 
     #[test]
     fn memory_is_read_in_kibibytes() {
-        assert_eq!(total("MemTotal:         491520 kB\nMemFree: 1 kB\n"), Some(480 * MIB));
-        assert_eq!(total("MemFree: 1 kB\n"), None);
+        assert_eq!(
+            field("MemTotal:         491520 kB\nMemFree: 1 kB\n", "MemTotal:"),
+            Some(480 * MIB)
+        );
+        assert_eq!(field("MemFree: 1 kB\n", "MemTotal:"), None);
     }
 }

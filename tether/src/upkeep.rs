@@ -12,7 +12,7 @@ use wire::message::mux;
 use crate::boot::cmdline::Switches;
 use crate::entropy;
 use crate::hotplug::{self, Added, SYS};
-use crate::reserve::{Bounds, Capacity};
+use crate::reserve::{self, Bounds, Capacity};
 use crate::timekeeper::Timekeeper;
 use crate::uevent::Announcement;
 use crate::uplink::Uplink;
@@ -24,6 +24,8 @@ pub struct Upkeep {
     is_sealed: bool,
     /// The container's cgroup, once there is one.
     container: Option<PathBuf>,
+    /// Memory that was taken before the container started, bytes.
+    taken: Option<u64>,
     /// When to fail on purpose.
     panic_at: Option<Instant>,
 }
@@ -35,6 +37,7 @@ impl Upkeep {
             clock: Timekeeper::new(),
             is_sealed: spec.link.protection == Protection::Sealed,
             container: None,
+            taken: None,
             panic_at: switches.panic_after.map(|after| Instant::now() + after),
         }
     }
@@ -67,7 +70,9 @@ impl Upkeep {
 
     /// Bounds the container's cgroup by what the config and the machine allow, from now on.
     pub fn bound(&mut self, cgroup: &Path, spec: &Spec) {
-        Bounds::of(&spec.container, Capacity::read()).set(cgroup);
+        // Once, before there is a container whose own use would count.
+        let taken = *self.taken.get_or_insert_with(reserve::taken);
+        Bounds::of(&spec.container, Capacity::read(taken)).set(cgroup);
         self.container = Some(cgroup.to_owned());
     }
 
