@@ -38,7 +38,7 @@ fn megabytes() -> usize {
 /// Prints the sum of so many million bytes, and then those: a fifth noise, the rest lines that differ.
 fn output_of(megabytes: usize) -> (String, usize) {
     let script = format!(
-        "head -c 200000 /dev/urandom >r; seq -f 'line %10.0f of the output' 1000000 1100000 | head -c 800000 >>r; \
+        "head -c 200000 /dev/urandom >r; seq 1000000 1100000 | sed 's/^/line /;s/$/ of the output/' | head -c 800000 >>r; \
          gen() {{ for i in $(seq 100 {}); do echo part $i; cat r; done; }}; \
          gen | sha256sum >&2; gen; exit 3",
         99 + megabytes
