@@ -130,6 +130,20 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// A measurement's rates and use of the processor, as rows of the report.
+fn compare(
+    machine: &mut Machine,
+    name: &str,
+    report: &mut Report,
+    tell: &mut dyn FnMut(&str),
+    measure: impl FnMut(&mut Pipe) -> Result<Took>,
+) -> Result<()> {
+    let [bare, link] = in_turns(machine, tell, measure)?;
+    report.rates(name, bare.rate, link.rate);
+    report.cpu(name, bare.cpu, link.cpu);
+    Ok(())
+}
+
 fn out(
     machine: &mut Machine,
     kind: Kind,
@@ -138,10 +152,7 @@ fn out(
     tell: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let bytes = kind.bytes(OUT);
-    let [bare, link] = in_turns(machine, tell, |pipe| pipe.takes_out(kind, &bytes))?;
-    report.rates(name, bare.rate, link.rate);
-    report.cpu(name, bare.cpu, link.cpu);
-    Ok(())
+    compare(machine, name, report, tell, |pipe| pipe.takes_out(kind, &bytes))
 }
 
 fn put_in(
@@ -152,10 +163,7 @@ fn put_in(
     tell: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let bytes = kind.bytes(IN);
-    let [bare, link] = in_turns(machine, tell, |pipe| pipe.puts_in(&bytes))?;
-    report.rates(name, bare.rate, link.rate);
-    report.cpu(name, bare.cpu, link.cpu);
-    Ok(())
+    compare(machine, name, report, tell, |pipe| pipe.puts_in(&bytes))
 }
 
 fn lines(machine: &mut Machine, report: &mut Report, tell: &mut dyn FnMut(&str)) -> Result<()> {

@@ -28,9 +28,10 @@ fn an_editor_and_the_window_size_work() {
     let lab = Lab::new();
     let mut shell = lab.run_in_terminal(["busybox"]);
     shell.expect("# ").types("stty size\r").expect("24 80\r\n").expect("# ");
-    // The shell draws its prompt again when it is told of the change.
-    shell.resize(50, 132).expect("\x1b[J");
-    shell.types("stty size\r").expect("50 132\r\n").expect("# ");
+    // The shell draws its line again when it is told of the change, which it asks for a moment after
+    // its prompt; it echoes nothing before.
+    shell.types("stty").expect("stty").resize(50, 132).expect("\x1b[J");
+    shell.types(" size\r").expect("50 132\r\n").expect("# ");
     // The last line of a screen this high is drawn only if the editor knows its size.
     shell.types("vi note\r").expect("\x1b[50;1H").expect("note");
     shell.types("ifirst line\rsecond\x1b").expect("second");
@@ -87,8 +88,8 @@ fn all_who_are_attached_see_the_same_and_each_may_type() {
 fn the_size_of_a_terminal_can_be_set_from_outside() {
     let lab = Lab::new();
     let mut shell = lab.run_in_terminal(["--name", "sized", "busybox"]);
-    shell.expect("# ");
+    shell.expect("# ").types("stty").expect("stty");
     lab.serialmux(["resize", "sized", "33", "44"]).finish().code(0);
-    shell.expect("\x1b[J").types("stty size\r").expect("33 44\r\n").expect("# ").types("exit\r");
+    shell.expect("\x1b[J").types(" size\r").expect("33 44\r\n").expect("# ").types("exit\r");
     shell.finish().code(0);
 }

@@ -260,11 +260,19 @@ impl Client {
         self.tell(request::Body::Thaw(request::Container { container })).await
     }
 
-    /// Reports a container's VM as gone, to the next daemon if there is none now.
+    /// Reports a container's VM as gone.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn gone(&self, container: String, text: String) -> Result<(), ClientError> {
+        self.tell(request::Body::Gone(request::Gone { container, text })).await
+    }
+
+    /// The same, to the next daemon if there is none now.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn gone_at_last(&self, container: String, text: String) -> Result<(), ClientError> {
         let body = request::Body::Gone(request::Gone { container, text });
         let open = reunion::open(self, || body.clone()).await?;
         match self.insist(body, open).await? {

@@ -235,10 +235,6 @@ async fn remove(surroundings: &Surroundings, name: &str, force: bool) -> anyhow:
 // The output goes with the VM; a daemon that is not there, or has never heard of it, has none.
 async fn forget(surroundings: &Surroundings, id: &str) {
     let client = surroundings.client();
-    // Asked first, as a report that a VM is gone waits for the next daemon.
-    if client.hello().await.is_err() {
-        return;
-    }
     let gone = client.gone(id.to_owned(), "removed".into()).await;
     if gone.is_ok()
         && let Err(error) = client.remove(id.to_owned()).await

@@ -5,20 +5,10 @@
 #[path = "sim/forger.rs"]
 mod forger;
 
-use forger::{Forger, drain};
+use forger::{Forger, at, drain, records};
 use wire::frame::{Deframer, Frame};
-use wire::record::{Ack, Record, Records, ResetCode, put};
+use wire::record::{Ack, Record, Records, ResetCode};
 use wire::{ChannelId, Class, Direction, Event, Instant, Link, LinkConfig, Open};
-
-fn at(micros: u64) -> Instant {
-    Instant::from_micros(micros)
-}
-
-fn records(list: &[Record<'_>]) -> Vec<u8> {
-    let mut body = Vec::new();
-    list.iter().for_each(|record| put(&mut body, record));
-    body
-}
 
 fn told(id: ChannelId, bytes: &[u8], ended: bool, link: &Link) -> Record<'static> {
     let mut digest = link.blank_digest();

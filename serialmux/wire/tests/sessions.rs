@@ -8,24 +8,14 @@ mod forger;
 #[path = "sim/rng.rs"]
 mod rng;
 
-use forger::Forger;
+use forger::{Forger, at, records};
 use rng::Rng;
 use wire::frame::{Deframer, Frame};
-use wire::record::{Record, Records, put};
+use wire::record::{Record, Records};
 use wire::{
     ChannelId, Class, Direction, Entropy, Event, Greeter, Greeting, GuestIdentity, Instant, Link,
     LinkConfig, Open, Protection, Psk,
 };
-
-fn at(micros: u64) -> Instant {
-    Instant::from_micros(micros)
-}
-
-fn records(list: &[Record<'_>]) -> Vec<u8> {
-    let mut body = Vec::new();
-    list.iter().for_each(|record| put(&mut body, record));
-    body
-}
 
 // The ACCEPTs that a link sends, each as the offset at which it goes on.
 fn accepts(link: &mut Link, now: Instant) -> Vec<u64> {

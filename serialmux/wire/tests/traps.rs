@@ -12,20 +12,10 @@ mod forger;
 mod rng;
 
 use disk::Log;
-use forger::{Forger, drain};
+use forger::{Forger, at, drain, records};
 use rng::Rng;
 use wire::record::{Record, put};
-use wire::{ChannelId, Class, Direction, Duration, Event, Instant, Link, LinkConfig, Open};
-
-fn at(micros: u64) -> Instant {
-    Instant::from_micros(micros)
-}
-
-fn records(list: &[Record<'_>]) -> Vec<u8> {
-    let mut body = Vec::new();
-    list.iter().for_each(|record| put(&mut body, record));
-    body
-}
+use wire::{ChannelId, Class, Direction, Duration, Event, Link, LinkConfig, Open};
 
 fn open(id: u32, fresh: bool, limit: u64) -> Record<'static> {
     Record::Open {

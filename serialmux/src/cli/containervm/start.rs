@@ -177,7 +177,7 @@ impl Supervise {
         let exit = tokio::task::spawn_blocking(move || running.wait()).await??;
         // The daemon knows the process's exit from the guest, unless the VM failed before that.
         let client = surroundings.client();
-        client.gone(self.id.clone(), last_words(&vm, &exit.how)).await?;
+        client.gone_at_last(self.id.clone(), last_words(&vm, &exit.how)).await?;
         let ended = client.wait(self.id.clone()).await?;
         store.record_code(&vm, ended.code)?;
         if vm.record.remove {

@@ -167,16 +167,6 @@ impl Link {
         }
     }
 
-    /// How many bytes of a channel have been written and are not released yet.
-    pub fn held(&self, id: ChannelId) -> usize {
-        match self.channels.get(&id).map(|channel| &channel.half) {
-            Some(Half::Send(send)) => {
-                usize::try_from(send.end() - send.base()).unwrap_or(usize::MAX)
-            }
-            _ => 0,
-        }
-    }
-
     /// How many bytes of a channel have been written and still wait for their first turn on the line.
     pub fn unsent(&self, id: ChannelId) -> usize {
         match self.channels.get(&id).map(|channel| &channel.half) {

@@ -7,9 +7,22 @@ use prost::Message;
 use wire::frame::{Deframer, Frame, encode};
 use wire::handshake::{GuestHello, MuxHello};
 use wire::packet::{Header, Kind, clear, clear_body};
+use wire::record::{Record, put};
 use wire::{
     Entropy, Greeter, Greeting, GuestIdentity, Instant, Link, LinkConfig, Protection, Psk, Session,
 };
+
+/// A moment so long after the test's start.
+pub fn at(micros: u64) -> Instant {
+    Instant::from_micros(micros)
+}
+
+/// A packet's body.
+pub fn records(list: &[Record<'_>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    list.iter().for_each(|record| put(&mut body, record));
+    body
+}
 
 const KEY: &[u8] = b"known to both";
 const PLAIN: u8 = 1;
