@@ -10,6 +10,7 @@ mod client;
 mod container;
 mod door;
 mod events;
+mod gather;
 mod idle;
 mod outbox;
 mod peer;
