@@ -400,7 +400,7 @@ impl Session {
             self.started(outcome.unwrap_or_else(failed), teller);
         }
         self.relay(teller);
-        match &self.streams {
+        match &mut self.streams {
             Some(streams) => streams.poll_ready(context, teller.uplink.link()),
             None => Poll::Pending,
         }
@@ -409,7 +409,8 @@ impl Session {
     /// Moves what can be moved, and ends the run when there is nothing more to come.
     fn relay(&mut self, teller: &mut Teller<'_>) {
         let Some(streams) = &mut self.streams else { return };
-        let flow = streams.turn(teller.uplink.link());
+        let last = matches!(self.phase, Phase::Draining(_));
+        let flow = streams.turn(teller.uplink.link(), last);
         let patience = self.patience();
         let Phase::Draining(drain) = &mut self.phase else { return };
         let now = Instant::now();
@@ -515,7 +516,8 @@ impl Session {
             Phase::Resting { until, .. } => Some(*until),
             Phase::Waiting | Phase::Starting { .. } | Phase::Running { .. } | Phase::Over => None,
         };
-        phase.into_iter().chain(self.kill_at.filter(|_| !self.is_over())).min()
+        let rest = self.streams.as_ref().and_then(Streams::rests_until);
+        phase.into_iter().chain(rest).chain(self.kill_at.filter(|_| !self.is_over())).min()
     }
 
     fn is_stuck(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The agent's ends of the process's standard streams: a terminal, or pipes.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
@@ -10,6 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{pipe2, read, write};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tracing::warn;
 
 use crate::process::failure::StartFailure;
 use crate::rootfs::PTS;
@@ -31,22 +32,101 @@ pub struct ChildStdio {
     pub stderr: Option<OwnedFd>,
 }
 
+/// One descriptor of the agent's. The runtime watches it only while somebody waits for it: each write at the
+/// other end wakes up whoever watches, and a process may make a hundred thousand of them in a second.
+#[derive(Debug)]
+pub struct End {
+    watched: Watched,
+}
+
+#[derive(Debug)]
+enum Watched {
+    Yes(AsyncFd<OwnedFd>),
+    No(OwnedFd),
+    /// While the one becomes the other, and after that failed.
+    Gone,
+}
+
+impl End {
+    fn new(fd: OwnedFd) -> Result<Self, Errno> {
+        set_nonblocking(&fd)?;
+        Ok(Self { watched: Watched::No(fd) })
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.watched {
+            Watched::Yes(fd) => Some(fd.as_fd()),
+            Watched::No(fd) => Some(fd.as_fd()),
+            Watched::Gone => None,
+        }
+    }
+
+    fn rest(&mut self) {
+        self.watched = match std::mem::replace(&mut self.watched, Watched::Gone) {
+            Watched::Yes(fd) => Watched::No(fd.into_inner()),
+            other => other,
+        };
+    }
+
+    fn watch(&mut self) -> Option<&AsyncFd<OwnedFd>> {
+        self.watched = match std::mem::replace(&mut self.watched, Watched::Gone) {
+            // A descriptor that cannot be watched is closed: the process is told, and nothing hangs.
+            Watched::No(fd) => match sys::watch(fd) {
+                Ok(fd) => Watched::Yes(fd),
+                Err(error) => {
+                    warn!("a stream of a process cannot be watched and is closed: {error}");
+                    Watched::Gone
+                }
+            },
+            other => other,
+        };
+        match &self.watched {
+            Watched::Yes(fd) => Some(fd),
+            Watched::No(_) | Watched::Gone => None,
+        }
+    }
+
+    fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.watch().map_or(Poll::Ready(()), |fd| fd.poll_read_ready(context).map(drop))
+    }
+
+    fn poll_write_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.watch().map_or(Poll::Ready(()), |fd| fd.poll_write_ready(context).map(drop))
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.watched {
+            Watched::Yes(fd) => fd.try_io(Interest::READABLE, |fd| Ok(read(fd, buffer)?)),
+            Watched::No(fd) => Ok(read(fd, buffer)?),
+            Watched::Gone => Ok(0),
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.watched {
+            Watched::Yes(fd) => fd.try_io(Interest::WRITABLE, |fd| Ok(write(fd, bytes)?)),
+            Watched::No(fd) => Ok(write(fd, bytes)?),
+            Watched::Gone => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
 /// The agent's ends.
 #[derive(Debug)]
 pub enum Stdio {
     /// Everything goes through one pseudo-terminal master.
     Terminal {
         /// Output to read; closed at its end.
-        master: Option<AsyncFd<OwnedFd>>,
+        master: Option<End>,
     },
     /// One pipe each.
     Pipes {
         /// To write to; absent when the session has no stdin or it is closed.
-        stdin: Option<AsyncFd<OwnedFd>>,
+        stdin: Option<End>,
         /// To read; absent after its end.
-        stdout: Option<AsyncFd<OwnedFd>>,
+        stdout: Option<End>,
         /// To read; absent after its end.
-        stderr: Option<AsyncFd<OwnedFd>>,
+        stderr: Option<End>,
     },
 }
 
@@ -95,14 +175,14 @@ impl Stdio {
             .map_err(StartFailure::machine("open a terminal"))?;
         let number =
             sys::unlock_pty(&master).map_err(StartFailure::machine("unlock a terminal"))?;
-        let master = Some(watch(master).map_err(StartFailure::machine("watch a terminal"))?);
+        let master = Some(End::new(master).map_err(StartFailure::machine("watch a terminal"))?);
         let child = ChildStdio { terminal: Some(number), stdin: None, stdout: None, stderr: None };
         Ok((Self::Terminal { master }, child))
     }
 
     fn open_pipes(open_stdin: bool) -> Result<(Self, ChildStdio), StartFailure> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(StartFailure::machine("make a pipe"));
-        let watched = |fd| watch(fd).map_err(StartFailure::machine("watch a pipe"));
+        let end = |fd| End::new(fd).map_err(StartFailure::machine("watch a pipe"));
         let (stdout, child_stdout) = pipe()?;
         let (stderr, child_stderr) = pipe()?;
         let (child_stdin, stdin) =
@@ -113,15 +193,12 @@ impl Stdio {
             stdout: Some(child_stdout),
             stderr: Some(child_stderr),
         };
-        let stdin = stdin.map(watched).transpose()?;
-        Ok((
-            Self::Pipes { stdin, stdout: Some(watched(stdout)?), stderr: Some(watched(stderr)?) },
-            child,
-        ))
+        let stdin = stdin.map(end).transpose()?;
+        Ok((Self::Pipes { stdin, stdout: Some(end(stdout)?), stderr: Some(end(stderr)?) }, child))
     }
 
     /// Where stdout, or everything a terminal shows, can be read.
-    pub fn stdout(&mut self) -> &mut Option<AsyncFd<OwnedFd>> {
+    pub fn stdout(&mut self) -> &mut Option<End> {
         match self {
             Self::Terminal { master } => master,
             Self::Pipes { stdout, .. } => stdout,
@@ -129,35 +206,46 @@ impl Stdio {
     }
 
     /// Where stderr can be read.
-    pub fn stderr(&mut self) -> Option<&mut Option<AsyncFd<OwnedFd>>> {
+    pub fn stderr(&mut self) -> Option<&mut Option<End>> {
         match self {
             Self::Terminal { .. } => None,
             Self::Pipes { stderr, .. } => Some(stderr),
         }
     }
 
-    /// The descriptors that can be waited for: stdout, stderr, stdin.
-    pub fn ends(&self) -> [Option<&AsyncFd<OwnedFd>>; 3] {
-        match self {
-            Self::Terminal { master } => [master.as_ref(), None, master.as_ref()],
-            Self::Pipes { stdin, stdout, stderr } => {
-                [stdout.as_ref(), stderr.as_ref(), stdin.as_ref()]
-            }
-        }
-    }
-
     /// Whether something can be moved at once; else the context's task is woken when it can: when an output has
     /// bytes or ends, if `reading`, or when the input takes some, if `writing`.
-    pub fn poll_ready(&self, context: &mut Context<'_>, reading: bool, writing: bool) -> Poll<()> {
-        let [stdout, stderr, stdin] = self.ends();
+    pub fn poll_ready(
+        &mut self,
+        context: &mut Context<'_>,
+        reading: bool,
+        writing: bool,
+    ) -> Poll<()> {
+        let (outputs, input) = match self {
+            Self::Terminal { master } if writing => ([None, None], master.as_mut()),
+            Self::Terminal { master } => ([master.as_mut(), None], None),
+            Self::Pipes { stdin, stdout, stderr } => {
+                ([stdout.as_mut(), stderr.as_mut()], stdin.as_mut())
+            }
+        };
         let mut found = Poll::Pending;
-        for end in [stdout, stderr].into_iter().flatten().filter(|_| reading) {
-            if end.poll_read_ready(context).is_ready() {
+        for end in outputs.into_iter().flatten() {
+            if !reading {
+                end.rest();
+            } else if end.poll_read_ready(context).is_ready() {
                 found = Poll::Ready(());
             }
         }
-        if let Some(end) = stdin.filter(|_| writing)
+        if let Some(end) = input.filter(|_| writing)
             && end.poll_write_ready(context).is_ready()
+        {
+            found = Poll::Ready(());
+        }
+        // The descriptor is one and the same.
+        if let Self::Terminal { master: Some(master) } = self
+            && reading
+            && writing
+            && master.poll_read_ready(context).is_ready()
         {
             found = Poll::Ready(());
         }
@@ -166,14 +254,20 @@ impl Stdio {
 
     /// Whether every output has ended.
     pub fn output_ended(&self) -> bool {
-        let [stdout, stderr, _] = self.ends();
-        stdout.is_none() && stderr.is_none()
+        match self {
+            Self::Terminal { master } => master.is_none(),
+            Self::Pipes { stdout, stderr, .. } => stdout.is_none() && stderr.is_none(),
+        }
     }
 
     /// Offers bytes to the process's stdin.
     pub fn write_input(&mut self, bytes: &[u8]) -> Input {
-        let [_, _, Some(stdin)] = self.ends() else { return Input::Closed };
-        match stdin.try_io(Interest::WRITABLE, |fd| Ok(write(fd, bytes)?)) {
+        let (Self::Terminal { master: Some(stdin) } | Self::Pipes { stdin: Some(stdin), .. }) =
+            self
+        else {
+            return Input::Closed;
+        };
+        match stdin.write(bytes) {
             Ok(taken) => Input::Taken(taken),
             Err(error) if is_transient(&error) => Input::Full,
             Err(_broken_pipe) => {
@@ -209,7 +303,7 @@ impl Stdio {
     pub fn resize(&self, rows: u16, columns: u16) -> Result<(), Errno> {
         match self {
             Self::Terminal { master: Some(master) } => {
-                sys::set_window_size(master.get_ref(), rows, columns)
+                master.fd().map_or(Ok(()), |fd| sys::set_window_size(fd, rows, columns))
             }
             Self::Terminal { master: None } | Self::Pipes { .. } => Ok(()),
         }
@@ -217,9 +311,9 @@ impl Stdio {
 }
 
 /// Reads what `end` has now and closes it at its end.
-pub fn read_output(end: &mut Option<AsyncFd<OwnedFd>>, buffer: &mut [u8]) -> Output {
-    let Some(fd) = end else { return Output::End };
-    match fd.try_io(Interest::READABLE, |fd| Ok(read(fd, buffer)?)) {
+pub fn read_output(end: &mut Option<End>, buffer: &mut [u8]) -> Output {
+    let Some(open) = end else { return Output::End };
+    match open.read(buffer) {
         Ok(len) if len > 0 => Output::Bytes(len),
         Err(error) if is_transient(&error) => Output::Nothing,
         // A terminal whose last user has gone answers EIO, where a pipe answers "no bytes".

@@ -48,8 +48,14 @@ impl InputRelay {
         self.ending = true;
     }
 
-    /// Gives the process what there is, as far as it takes it.
-    pub fn turn(&mut self, stdio: &mut Stdio, link: &mut Link) {
+    /// Gives the process what there is, as far as it takes it; whether it took anything.
+    pub fn turn(&mut self, stdio: &mut Stdio, link: &mut Link) -> bool {
+        let before = self.offset;
+        self.pass_on(stdio, link);
+        self.offset > before
+    }
+
+    fn pass_on(&mut self, stdio: &mut Stdio, link: &mut Link) {
         self.blocked = false;
         loop {
             if self.pending.is_empty()

@@ -7,8 +7,13 @@
 //! ```
 //!
 //! Little waits in the channel for its first turn on the line: what is still in the process's pipe is read
-//! in larger pieces later, which pack better, and what is urgent passes it.
+//! in larger pieces later, which pack better, and what is urgent passes it. For the same reason a process that
+//! writes in crumbs is read once in a while ([`REST`]), unless it answers input: a packet costs as
+//! much of the processor as hundreds of bytes.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use wire::chunk::{Stream, Writer};
 use wire::pack::Packer;
 use wire::{ChannelId, Link};
@@ -36,6 +41,12 @@ const TERMINAL_ALONE: usize = 32 * 1024;
 
 /// Reads in one turn, so that a flood of output starves nobody.
 const READS_PER_TURN: usize = 4;
+
+/// A read of less is a crumb.
+const CRUMB: usize = 1024;
+
+/// How long more is waited for after a crumb.
+pub(super) const REST: Duration = Duration::from_millis(2);
 
 /// What one turn of the output relay found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +80,8 @@ pub struct OutputRelay {
     entry: Vec<u8>,
     block: Vec<u8>,
     stuck: bool,
+    /// Nothing is read until then.
+    rest: Option<Instant>,
     /// Nobody wants the output any more: it is read, so that the process goes on, and dropped.
     discarding: bool,
 }
@@ -89,6 +102,7 @@ impl OutputRelay {
             entry: Vec::new(),
             block: Vec::new(),
             stuck: false,
+            rest: None,
             discarding: false,
         }
     }
@@ -125,6 +139,16 @@ impl OutputRelay {
         self.stuck
     }
 
+    /// Until when nothing is read, so that more comes together.
+    pub fn rests_until(&self) -> Option<Instant> {
+        self.rest
+    }
+
+    /// What comes next is waited for: it is read at once.
+    pub fn rouse(&mut self) {
+        self.rest = None;
+    }
+
     /// Has the link tell when there is room for more.
     pub fn want_room(&self, link: &mut Link) {
         link.want_room(self.channel);
@@ -149,9 +173,14 @@ impl OutputRelay {
     pub fn turn(&mut self, stdio: &mut Stdio, link: &mut Link) -> Flow {
         self.stuck = false;
         let mut flow = if self.pour(link) { Flow::Moved } else { Flow::Idle };
+        if self.rest.is_some_and(|until| until > Instant::now()) {
+            return flow;
+        }
+        self.rest = None;
         for _ in 0..READS_PER_TURN {
             let step = self.step(stdio, link);
             match step {
+                Flow::Moved if self.rest.is_some() => return Flow::Moved,
                 Flow::Moved => flow = Flow::Moved,
                 Flow::Idle => break,
                 Flow::Stuck => {
@@ -167,7 +196,7 @@ impl OutputRelay {
     /// One read of each stream.
     fn step(&mut self, stdio: &mut Stdio, link: &mut Link) -> Flow {
         let mut moved = false;
-        let mut floods = false;
+        let (mut floods, mut len_read) = (false, 0);
         for stream in [Stream::Stdout, Stream::Stderr] {
             let room = self.readable(link);
             if room == 0 && !stdio.output_ended() {
@@ -184,10 +213,14 @@ impl OutputRelay {
                 self.keep_or_pass_on(stream, &buffer[..len], link);
                 moved = true;
                 floods |= len == room;
+                len_read += len;
             }
             self.buffer = buffer;
         }
         self.floods = floods;
+        if moved && !floods && len_read < CRUMB {
+            self.rest = Some(Instant::now() + REST);
+        }
         match (moved, stdio.output_ended() && self.backlog() == 0) {
             (true, _) => Flow::Moved,
             (false, true) => Flow::Ended,

@@ -1,5 +1,6 @@
 //! Tests of the relays with real pipes, and a multiplexer in the same process.
 
+use super::output::REST;
 use super::*;
 use crate::stdio::{self, Stdio};
 use std::io::{Read, Write};
@@ -181,6 +182,31 @@ async fn unwanted_output_is_read_and_dropped_so_that_the_process_goes_on() {
         tokio::task::yield_now().await;
     }
     assert_eq!(relay.bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn crumbs_are_gathered_and_an_answer_is_not() {
+    let (mut uplink, _peer) = connected();
+    let (mut stdio, child) = Stdio::open(false, false).unwrap();
+    let mut stdout = file(child.stdout);
+    let mut relay = open_output(&mut uplink, false);
+    let mut write = |bytes: &[u8]| stdout.write_all(bytes).unwrap();
+    write(b"a");
+    assert_eq!((relay.turn(&mut stdio, uplink.link()), relay.bytes()), (Flow::Moved, 1));
+    (0..100).for_each(|_| write(b"b"));
+    assert_eq!((relay.turn(&mut stdio, uplink.link()), relay.bytes()), (Flow::Idle, 1));
+    assert!(relay.rests_until().is_some());
+    tokio::time::advance(REST).await;
+    assert_eq!((relay.turn(&mut stdio, uplink.link()), relay.bytes()), (Flow::Moved, 101));
+    write(b"c");
+    assert_eq!(relay.turn(&mut stdio, uplink.link()), Flow::Idle);
+    relay.rouse();
+    assert_eq!((relay.turn(&mut stdio, uplink.link()), relay.bytes()), (Flow::Moved, 102));
+    // What comes in large pieces is not made to wait.
+    tokio::time::advance(REST).await;
+    (0..4).for_each(|_| write(&[b'd'; 4096]));
+    assert_eq!(relay.turn(&mut stdio, uplink.link()), Flow::Moved);
+    assert!(relay.bytes() > 102 + 8192, "{}", relay.bytes());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use wire::message::label;
 use wire::pack::Packer;
 use wire::{ChannelId, Class, Direction, Link};
@@ -80,25 +81,36 @@ impl Streams {
         Ok(())
     }
 
-    /// Moves what can be moved.
-    pub(super) fn turn(&mut self, link: &mut Link) -> Flow {
+    /// Moves what can be moved; `last` says that the process has ended, and what it left is waited for.
+    pub(super) fn turn(&mut self, link: &mut Link, last: bool) -> Flow {
         let Some(stdio) = &mut self.stdio else { return Flow::Ended };
-        self.input.turn(stdio, link);
-        match &mut self.output {
-            Some(output) => output.turn(stdio, link),
-            None => drain(stdio),
+        let fed = self.input.turn(stdio, link);
+        let Some(output) = &mut self.output else { return drain(stdio) };
+        if fed || last {
+            output.rouse();
         }
+        let flow = output.turn(stdio, link);
+        if last {
+            output.rouse();
+        }
+        flow
+    }
+
+    /// Until when output is left where it is.
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        self.output.as_ref().and_then(OutputRelay::rests_until)
     }
 
     /// Whether something can be moved at once; else the context's task is woken when it can, unless that
     /// depends on the link, which tells by itself.
-    pub(super) fn poll_ready(&self, context: &mut Context<'_>, link: &mut Link) -> Poll<()> {
-        let Some(stdio) = &self.stdio else { return Poll::Pending };
+    pub(super) fn poll_ready(&mut self, context: &mut Context<'_>, link: &mut Link) -> Poll<()> {
         let stuck = self.output.as_ref().filter(|output| output.is_stuck());
         if let Some(output) = stuck {
             output.want_room(link);
         }
-        stdio.poll_ready(context, stuck.is_none(), self.input.is_blocked())
+        let reads = stuck.is_none() && self.rests_until().is_none();
+        let Some(stdio) = &mut self.stdio else { return Poll::Pending };
+        stdio.poll_ready(context, reads, self.input.is_blocked())
     }
 
     /// Whether output waits for room in the link.
