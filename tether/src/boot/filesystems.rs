@@ -6,6 +6,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use thiserror::Error;
@@ -62,8 +63,13 @@ pub fn sane_descriptors() -> Result<(), Errno> {
     dup2_stderr(&null)
 }
 
+/// Descriptors that the agent may hold: the kernel gives process 1 a soft limit of 1024, and four hundred
+/// processes beside the container's own have up to five each (three streams, how the start went, a terminal).
+const MAX_OPEN_FILES: u64 = 65_536;
+
 /// Sets what concerns the whole machine. These are wishes: a kernel without one still runs containers.
 pub fn tune() {
+    let _wish = setrlimit(Resource::RLIMIT_NOFILE, MAX_OPEN_FILES, MAX_OPEN_FILES);
     // Databases map more than the default allows (vm.max_map_count, as in VIC's machines).
     let _wish = fs::write("/proc/sys/vm/max_map_count", "262144");
 }

@@ -4,6 +4,7 @@ use crate::daemon::Daemon;
 use crate::launch;
 use crate::place::Place;
 use clap::Args;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ impl Serve {
             _ => tracing::Level::TRACE,
         };
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).init();
+        allow_open_files();
         let mut daemon = Daemon::bind(place, self.listen).await?;
         for path in &self.listen_unix {
             daemon.listen_unix(path)?;
@@ -62,5 +64,15 @@ impl Serve {
             interrupted = tokio::signal::ctrl_c() => interrupted?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Raises the soft limit on open files to the hard one: the usual 1024 are fewer than the clients and VMs that
+/// a daemon serves at once. A daemon with fewer serves fewer.
+fn allow_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
     }
 }
