@@ -61,7 +61,11 @@ fn a_fork_bomb_leaves_the_agent_alive() {
     ]);
     bombed.expect("full");
     lab.serialmux(["logs", "bombed"]).finish().code(0).prints("full\n");
-    lab.serialmux(["kill", "-s", "KILL", "bombed"]).finish().code(0);
+    lab.serialmux(["exec", "bombed", "cat", "/sys/fs/cgroup/pids.max"])
+        .finish()
+        .code(0)
+        .prints("300\n");
+    lab.serialmux(["stop", "-t", "1", "bombed"]).finish().code(0);
     bombed.end().code(137).prints("full\n");
 }
 
@@ -105,6 +109,8 @@ fn a_full_disk_leaves_the_agent_alive() {
     let mut filled = lab.begin(filled);
     filled.expect("1\nfull\n");
     lab.serialmux(["logs", "filled"]).finish().code(0).prints("1\nfull\n");
+    let fails = lab.serialmux(["exec", "filled", "sh", "-c", "echo here; echo x >/z"]).finish();
+    fails.code(1).prints("here\n").complains(&["No space left"]);
     filled.write("on\n");
     filled.finish().code(9);
 }

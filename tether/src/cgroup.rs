@@ -50,6 +50,19 @@ impl Cgroup {
         self.directory.as_ref()
     }
 
+    /// Moves the calling process into it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn join(&self) -> io::Result<()> {
+        // "0" is the writer itself, whatever its number (cgroup-v2.rst, "cgroup.procs").
+        match self.directory {
+            Some(_) => fs::write(self.path.join("cgroup.procs"), "0"),
+            None => Ok(()),
+        }
+    }
+
     /// Freezes all processes in it, or lets them go on (`cgroup.freeze`). A process in the middle of a system
     /// call that cannot be interrupted stops when that is done.
     ///

@@ -56,6 +56,9 @@ pub struct Launch {
     pub init: bool,
 }
 
+/// The step whose failure may be the container's limit on tasks.
+const MAKE: &str = "make the process";
+
 /// A process on its way to its program.
 #[derive(Debug)]
 pub struct Starting {
@@ -105,14 +108,15 @@ pub fn start(
     cgroup: &Cgroup,
 ) -> Result<(Starting, Stdio), StartFailure> {
     let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    spawn(launch, flags, cgroup, |stdio, status| child::run(launch, rootfs, stdio, status))
+    let child = |stdio: &ChildStdio, status: &OwnedFd| child::run(launch, rootfs, stdio, status);
+    spawn(launch, flags, cgroup.directory(), child)
 }
 
-/// Makes a process and has it run `child`, which never returns.
+/// Makes a process in `cgroup`, or in the agent's own, and has it run `child`, which never returns.
 fn spawn(
     launch: &Launch,
     flags: libc::c_int,
-    cgroup: &Cgroup,
+    cgroup: Option<&OwnedFd>,
     child: impl FnOnce(&ChildStdio, &OwnedFd) -> Infallible,
 ) -> Result<(Starting, Stdio), StartFailure> {
     let (stdio, child_stdio) = match launch {
@@ -126,12 +130,12 @@ fn spawn(
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(StartFailure::machine("block signals"))?;
-    let cloned = sys::clone_process(flags, cgroup.directory());
+    let cloned = sys::clone_process(flags, cgroup);
     if matches!(cloned, Ok(Cloned::Child)) {
         child(&child_stdio, &status_write);
     }
     mask.thread_set_mask().map_err(StartFailure::machine("unblock signals"))?;
-    let pid = match cloned.map_err(StartFailure::machine("make the process"))? {
+    let pid = match cloned.map_err(StartFailure::machine(MAKE))? {
         Cloned::Parent(pid) => pid,
         Cloned::Child => unreachable!("the child has become its program or ended"),
     };

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 
 use super::failure::StartFailure;
-use super::{Launch, Starting, child, program, spawn};
+use super::{Launch, MAKE, Starting, child, program, spawn};
 use crate::cgroup::Cgroup;
 use crate::stdio::{ChildStdio, Stdio};
 use crate::sys;
@@ -55,32 +55,53 @@ pub fn start(
     // is born, and takes that back.
     setns(&inside.first, CloneFlags::CLONE_NEWPID)
         .map_err(StartFailure::machine("enter the container's PID namespace"))?;
-    let started = spawn(launch, 0, cgroup, |stdio, status| run(launch, inside, stdio, status));
+    let spawned = |born: Option<&OwnedFd>| {
+        let joins = if born.is_none() { Some(cgroup) } else { None };
+        let child =
+            |stdio: &ChildStdio, status: &OwnedFd| run(launch, inside, joins, stdio, status);
+        spawn(launch, 0, born, child)
+    };
+    let started = match spawned(cgroup.directory()) {
+        // As many tasks as the container may have. That bounds what it makes itself; who looks after one that
+        // has used them up must get in. Joining is allowed (cgroup-v2.rst, "PID"), and there are no more than
+        // [`crate::sessions::MAX_BESIDE`] of these.
+        Err(StartFailure::Machine { errno: Errno::EAGAIN, step: MAKE }) => spawned(None),
+        other => other,
+    };
     setns(&inside.outside, CloneFlags::CLONE_NEWPID)
         .map_err(StartFailure::machine("leave the container's PID namespace"))?;
     started.map_err(|failure| match failure {
-        // fork(2): a limit on tasks; for a cgroup that is pids.max.
+        // fork(2): the machine's own limit on tasks.
         StartFailure::Machine { errno: Errno::EAGAIN, .. } => StartFailure::Tasks,
         // pid_namespaces(7): the namespace's first process is gone, or going.
-        StartFailure::Machine { errno: Errno::ENOMEM, step: "make the process" } => {
-            StartFailure::Gone
-        }
+        StartFailure::Machine { errno: Errno::ENOMEM, step: MAKE } => StartFailure::Gone,
         other => other,
     })
 }
 
-fn run(launch: &Launch, inside: &Inside, stdio: &ChildStdio, status: &OwnedFd) -> Infallible {
-    let Err(failure) = enter(launch, inside, stdio, status);
+fn run(
+    launch: &Launch,
+    inside: &Inside,
+    joins: Option<&Cgroup>,
+    stdio: &ChildStdio,
+    status: &OwnedFd,
+) -> Infallible {
+    let Err(failure) = enter(launch, inside, joins, stdio, status);
     child::give_up(&failure, status)
 }
 
 fn enter(
     launch: &Launch,
     inside: &Inside,
+    joins: Option<&Cgroup>,
     stdio: &ChildStdio,
     status: &OwnedFd,
 ) -> Result<Infallible, StartFailure> {
     child::begin(launch)?;
+    joins.map_or(Ok(()), Cgroup::join).map_err(|error| {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+        StartFailure::machine("join the container's cgroup")(errno)
+    })?;
     // All at once, root and working directory included: those of the mount namespace become this process's.
     let namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWIPC
