@@ -122,6 +122,12 @@ impl Proxy {
         waited.0.accepted.get(n.checked_sub(1)?).copied()
     }
 
+    /// How many connections there were so far.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.state().accepted.len()
+    }
+
     /// Ends all faults from now on, and takes the old connections away.
     pub fn clear_up(&self) {
         lock(&self.shared.up).clear_up();

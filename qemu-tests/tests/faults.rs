@@ -164,3 +164,49 @@ fn a_connection_cut_again_and_again_comes_back() {
     assert_eq!(vm.code(0).stdout.len(), 1_000_000);
     assert!(vm.err().contains(&sha256(&vm.stdout)), "{}", vm.err());
 }
+
+#[test]
+fn execs_over_a_bad_line_are_whole_and_end_as_they_did() {
+    let lab = Lab::new();
+    let daemon = lab.daemon("0");
+    let (up, down) = (Weather::bad(30_000), Weather::bad(4_000));
+    let proxy = Proxy::start(listen(&daemon), seed() + 2, up, down).expect("a proxy");
+    let script = "trap 'exit 6' TERM; echo up; while :; do sleep 1000 & wait $!; done";
+    let vmx = draft(&lab, &proxy, "box", &["busybox", "sh", "-c", script]);
+    let idle = lab.start(lab.command("containervm", &["start", "--attach", &vmx]));
+    idle.expect("up\n");
+    // What it was given, then noise, whose hash it tells; nothing of it is like another's.
+    let script = "cat; head -c 40000 /dev/urandom >/r$1; cat /r$1; sha256sum </r$1 >&2; exit $1";
+    for round in 0..5_u8 {
+        let input = |i: u8| gauge::Noise::new(u64::from(i)).next().to_string().repeat(100);
+        let mut shell = lab.in_terminal(&lab.command("serialmux", &["exec", "-it", "box", "sh"]));
+        let piped: Vec<_> = (round * 6..round * 6 + 6)
+            .map(|i| {
+                let code = i.to_string();
+                let exec = ["exec", "-i", "box", "sh", "-c", script, "sh", &code];
+                (i, lab.serialmux(exec).feed(input(i).into_bytes()))
+            })
+            .collect();
+        shell.expect("# ");
+        for i in 0..6 {
+            let cuts = proxy.connections();
+            proxy.cut();
+            shell.types(&format!("echo $(({i}*7))x\r")).expect(&format!("\n{}x\r\n", i * 7));
+            assert!(proxy.connections() > cuts, "the VM has called again");
+        }
+        for (i, exec) in piped {
+            let exec = exec.end();
+            exec.code(i.into());
+            let (given, noise) = exec.stdout.split_at(exec.stdout.len().saturating_sub(40_000));
+            assert_eq!(given, input(i).as_bytes(), "exec {i}");
+            assert!(exec.err().contains(&sha256(noise)), "exec {i}: {}", exec.err());
+        }
+        shell.types(&format!("exit {}\r", round + 40));
+        shell.finish().code((round + 40).into());
+        lab.serialmux(["exec", "box", "sh", "-c", "kill -9 $$"]).finish().code(137);
+    }
+    lab.serialmux(["exec", "box", "nosuch"]).finish().code(127);
+    lab.serialmux(["stop", "box"]).finish().code(0);
+    eprintln!("execs: {}", proxy.tally());
+    idle.end().code(6).prints("up\n");
+}
