@@ -373,7 +373,7 @@ impl Agent {
             News::Up { peer_is_new } => {
                 self.sessions.link_ready();
                 if peer_is_new {
-                    self.sessions.introduce(&mut self.uplink);
+                    self.sessions.introduce(&mut self.uplink)?;
                 }
             }
         }

@@ -537,6 +537,15 @@ impl Session {
         }
     }
 
+    /// The multiplexer is another one than before.
+    ///
+    /// # Errors
+    ///
+    /// When the link cannot carry another channel.
+    pub fn peer_is_new(&mut self, uplink: &mut Uplink) -> Result<(), UplinkError> {
+        self.streams.as_mut().map_or(Ok(()), |streams| streams.peer_is_new(&self.id, uplink))
+    }
+
     /// A channel is gone at the other end.
     pub fn channel_gone(&mut self, channel: ChannelId) {
         if let Some(streams) = &mut self.streams

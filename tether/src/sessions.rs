@@ -425,8 +425,17 @@ impl Sessions {
         }
     }
 
-    /// Tells a multiplexer that is new what there is besides the container's own session.
-    pub fn introduce(&self, uplink: &mut Uplink) {
+    /// Tells a multiplexer that is new what there is besides the container's own session, and lets go of what
+    /// only the last one could go on with.
+    ///
+    /// # Errors
+    ///
+    /// When the link cannot carry another channel.
+    pub fn introduce(&mut self, uplink: &mut Uplink) -> Result<(), UplinkError> {
+        for (key, slot) in &mut self.slots {
+            slot.session.peer_is_new(uplink)?;
+            self.bells.ring(*key);
+        }
         if self.is_paused() {
             uplink.say(Body::Paused(guest::Paused { paused: true }));
         }
@@ -435,6 +444,7 @@ impl Sessions {
             uplink.say(how.clone());
         }
         self.beside().for_each(|session| session.introduce(uplink));
+        Ok(())
     }
 
     fn with<T>(

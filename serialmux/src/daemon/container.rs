@@ -373,9 +373,9 @@ impl Container {
                 self.outputs.opened(link, channel, of.packed, boot, &mut self.journal);
                 self.status.send_modify(|status| status.output_open = true);
             }
-            (Some(label::Kind::Input(_)), ToGuest) => {
+            (Some(label::Kind::Input(of)), ToGuest) => {
                 link.accept(channel, 0);
-                self.inputs.opened(channel, base);
+                self.inputs.opened(channel, base, &of);
             }
             (Some(label::Kind::Stream(stream)), direction) => {
                 self.streams.opened(link, channel, direction, stream.request);

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
+use wire::pack::Budget;
 use wire::{KeyId, Protection, Psk};
 
 /// Most containers registered at once.
@@ -58,6 +59,9 @@ pub enum RegistryError {
     Journal(#[from] JournalError),
 }
 
+/// Standard inputs that are compressed at once, at some 400 KB each; the others go as they are.
+const MAX_PACKERS: usize = 64;
+
 /// Everything registered. Its lock is held for look-ups only, never for I/O on a link.
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -66,6 +70,8 @@ pub(super) struct Registry {
     instance: [u8; 16],
     containers: Mutex<BTreeMap<String, Arc<Handle>>>,
     events: Arc<Events>,
+    /// Who may compress standard input.
+    packers: Budget,
 }
 
 impl Registry {
@@ -84,6 +90,7 @@ impl Registry {
             instance,
             containers: Mutex::default(),
             events: Arc::default(),
+            packers: Budget::new(MAX_PACKERS),
         };
         for entry in fs::read_dir(&dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
@@ -109,7 +116,7 @@ impl Registry {
         let io = |error| RegistryError::Io(dir.to_owned(), error);
         let state = state::load::<State>(&dir.join("state.json")).map_err(io)?.unwrap_or_default();
         let journal = Journal::open(&dir.join("output.log"))?;
-        let inputs = Inputs::open(dir).map_err(io)?;
+        let inputs = Inputs::open(dir, &self.packers).map_err(io)?;
         let id = registration.id.clone();
         let events = Arc::clone(&self.events);
         let handle = Container::start(dir.to_owned(), registration, state, journal, events, inputs);

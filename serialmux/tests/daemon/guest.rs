@@ -7,7 +7,7 @@ use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label};
 use wire::{
     ChannelId, Class, Direction, Event, GuestIdentity, Link, LinkConfig, Open, Protection, Psk,
     Standby, Transport, chunk,
-    pack::{Budget, Packer},
+    pack::{Budget, Packer, Unpacker},
 };
 
 /// The session's id, which is the container's.
@@ -25,6 +25,11 @@ pub(crate) struct Guest {
     down: Option<ChannelId>,
     output: ChannelId,
     input: ChannelId,
+    /// The channel with which the input began.
+    input_origin: ChannelId,
+    unpacker: Unpacker,
+    /// Bytes of the input's channel in whole blocks.
+    input_taken: u64,
     chunks: chunk::Writer,
     packer: Packer,
     requests: message::Reader,
@@ -40,6 +45,11 @@ fn open(link: &mut Link, direction: Direction, class: Class, kind: label::Kind) 
     link.open_channel(Open { direction, class, label }).unwrap()
 }
 
+fn open_input(link: &mut Link, start: u64, origin: u32) -> ChannelId {
+    let input = label::Input { session: ID.to_owned(), packed: true, start, origin };
+    open(link, Direction::ToGuest, Class::Exec, label::Kind::Input(input))
+}
+
 impl Guest {
     pub(crate) fn new(key: &[u8], protection: Protection, boot: u8) -> Self {
         let agent = "a guest of the tests".to_owned();
@@ -48,15 +58,10 @@ impl Guest {
         let mut link = Link::guest(LinkConfig::uart(), identity, clock::entropy(), clock::now());
         let control = label::Kind::Control(label::Control {});
         let up = open(&mut link, Direction::ToMux, Class::Control, control);
-        let session = ID.to_owned();
-        let output = label::Kind::Output(label::Output {
-            session: session.clone(),
-            tty: false,
-            packed: true,
-        });
+        let output =
+            label::Kind::Output(label::Output { session: ID.to_owned(), tty: false, packed: true });
         let output = open(&mut link, Direction::ToMux, Class::Log, output);
-        let input = label::Kind::Input(label::Input { session });
-        let input = open(&mut link, Direction::ToGuest, Class::Exec, input);
+        let input = open_input(&mut link, 0, 0);
         Self {
             link,
             line: None,
@@ -65,6 +70,9 @@ impl Guest {
             down: None,
             output,
             input,
+            input_origin: input,
+            unpacker: Unpacker::default(),
+            input_taken: 0,
             chunks: chunk::Writer::default(),
             packer: Packer::new(&Budget::new(1)),
             requests: message::Reader::default(),
@@ -227,6 +235,13 @@ impl Guest {
                         if let Some(old) = self.down.take() {
                             self.link.abandon(old);
                         }
+                        // What the last one left in the middle of a block nobody can go on with.
+                        if !self.stdin_ended && self.link.offset(self.input) > Some(0) {
+                            self.link.abandon(self.input);
+                            let (start, origin) = (self.stdin.len() as u64, self.input_origin.0);
+                            self.input = open_input(&mut self.link, start, origin);
+                            (self.unpacker, self.input_taken) = (Unpacker::default(), 0);
+                        }
                         self.requests = message::Reader::default();
                         let control = label::Kind::Control(label::Control {});
                         self.down =
@@ -250,8 +265,12 @@ impl Guest {
                 return;
             }
             if id == self.input {
-                self.stdin.extend_from_slice(&bytes);
-                self.link.release(id, self.stdin.len() as u64);
+                self.unpacker.push(&bytes);
+                while let Some(block) = self.unpacker.next_block().unwrap() {
+                    self.stdin.extend_from_slice(&block.plain);
+                    self.input_taken += block.taken as u64;
+                }
+                self.link.release(id, self.input_taken);
                 continue;
             }
             self.requests.push(&bytes);

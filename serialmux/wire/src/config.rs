@@ -93,6 +93,9 @@ pub struct LinkConfig {
     pub ack_delay: Duration,
     /// Silence after which a mux asks whether the guest is still there.
     pub keepalive: Duration,
+    /// Whether bytes on the line cost more than the processor's time for compressing them. The link does not
+    /// compress; it is for those who write to its channels.
+    pub scarce: bool,
     /// Features to offer and to agree to, as bits. Without one, a link is as one of an older build.
     pub features: u64,
     /// Protocol versions to speak, lowest and highest.
@@ -151,6 +154,7 @@ impl LinkConfig {
             align: 0,
             ack_delay: Duration::from_millis(10),
             keepalive: Duration::from_secs(30),
+            scarce: true,
             features: FEATURES,
             protocols: PROTOCOLS,
         }
@@ -174,6 +178,7 @@ impl LinkConfig {
             send_buffer: 1024 * 1024,
             receive_window: 512 * 1024,
             ack_delay: Duration::from_millis(2),
+            scarce: false,
             ..Self::uart()
         }
     }

@@ -175,7 +175,10 @@ fn messages_are_as_released() {
             "output",
             label::Kind::Output(label::Output { session: session(), tty: true, packed: false }),
         ),
-        ("input", label::Kind::Input(label::Input { session: session() })),
+        (
+            "input",
+            label::Kind::Input(label::Input { session: session(), ..label::Input::default() }),
+        ),
     ] {
         check(&format!("label-{name}"), &Label { kind: Some(kind) }.encode_to_vec());
     }

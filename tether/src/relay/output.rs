@@ -46,7 +46,7 @@ const READS_PER_TURN: usize = 4;
 const CRUMB: usize = 1024;
 
 /// How long more is waited for after a crumb.
-pub(super) const REST: Duration = Duration::from_millis(2);
+pub(super) const REST: Duration = Duration::from_millis(4);
 
 /// What one turn of the output relay found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,7 +266,11 @@ impl OutputRelay {
         let bytes = match &mut self.packer {
             Some(packer) => {
                 self.block.clear();
-                packer.push(&self.entry, &mut self.block);
+                if link.is_scarce() {
+                    packer.push(&self.entry, &mut self.block);
+                } else {
+                    packer.pass(&self.entry, &mut self.block);
+                }
                 &self.block
             }
             None => &self.entry,

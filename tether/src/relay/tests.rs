@@ -20,7 +20,7 @@ fn output_label() -> label::Kind {
 }
 
 fn input_label() -> label::Kind {
-    label::Kind::Input(label::Input { session: "s".to_owned() })
+    label::Kind::Input(label::Input { session: "s".to_owned(), ..label::Input::default() })
 }
 
 fn open_output(uplink: &mut Uplink, tty: bool) -> OutputRelay {
@@ -40,6 +40,16 @@ fn entries(bytes: &[u8]) -> Vec<Entry> {
         }
     }
     found
+}
+
+/// Bytes of a block of input.
+const BLOCK: usize = 8192;
+
+/// Input, packed.
+fn blocks(bytes: &[u8]) -> Vec<u8> {
+    let (mut line, mut packer) = (Vec::new(), Packer::new(&wire::pack::Budget::new(1)));
+    bytes.chunks(BLOCK).for_each(|piece| packer.push(piece, &mut line));
+    line
 }
 
 fn file(end: Option<OwnedFd>) -> std::fs::File {
@@ -214,7 +224,7 @@ async fn input_arrives_whole_and_its_end_closes_the_pipe() {
     let (mut uplink, mut peer) = connected();
     let (mut stdio, child) = Stdio::open(false, true).unwrap();
     let channel = uplink.open(Direction::ToGuest, Class::Exec, input_label()).unwrap();
-    let mut relay = InputRelay::new(Some(channel));
+    let mut relay = InputRelay::new(Some(channel), false);
     let sent: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     let (mut offered, mut finished) = (0, false);
     let mut stdin = file(child.stdin);
@@ -248,11 +258,50 @@ async fn input_arrives_whole_and_its_end_closes_the_pipe() {
 }
 
 #[tokio::test]
+async fn packed_input_goes_on_with_another_multiplexer_where_it_was() {
+    let (mut uplink, mut peer) = connected();
+    let (mut stdio, child) = Stdio::open(false, true).unwrap();
+    stdio::set_nonblocking(child.stdin.as_ref().unwrap()).unwrap();
+    let mut stdin = file(child.stdin);
+    let channel = uplink.open(Direction::ToGuest, Class::Exec, input_label()).unwrap();
+    let mut relay = InputRelay::new(Some(channel), true);
+    let sent: Vec<u8> = (0..20_000).flat_map(|i| format!("{i} lines\n").into_bytes()).collect();
+    let mut found = Vec::<u8>::new();
+    // Ends in the middle of a block, which only the multiplexer that began it could go on with.
+    let mut line = blocks(&sent[..100_000]);
+    line.truncate(line.len() - 7);
+    let (mut channel, mut went_on) = (channel, false);
+    let whole = std::cell::Cell::new(false);
+    let step = |uplink: &mut Uplink, peer: &mut Peer| {
+        if let Some(link) = peer.link.as_mut().filter(|_| peer.channels.contains_key(&channel)) {
+            let taken = link.write(channel, &line);
+            line.drain(..taken);
+        }
+        uplink.turn(|_| {}).unwrap();
+        relay.turn(&mut stdio, uplink.link());
+        let mut buffer = [0; 65536];
+        found.extend(stdin.read(&mut buffer).map_or(&[][..], |len| &buffer[..len]));
+        whole.set(found.len() >= sent.len());
+        let last_whole_block = 100_000 - 100_000 % BLOCK;
+        if !went_on && found.len() == last_whole_block {
+            let (old, came) = relay.bound(uplink.link()).unwrap();
+            assert_eq!((old, came), (channel, last_whole_block as u64));
+            uplink.link().abandon(old);
+            channel = uplink.open(Direction::ToGuest, Class::Exec, input_label()).unwrap();
+            relay.replace(channel);
+            (line, went_on) = (blocks(&sent[last_whole_block..]), true);
+        }
+    };
+    until(&mut uplink, &mut peer, step, |_, _| whole.get()).await;
+    assert_eq!(found, sent);
+}
+
+#[tokio::test]
 async fn input_that_nobody_reads_gives_up_its_channel() {
     let (mut uplink, mut peer) = connected();
     let (mut stdio, child) = Stdio::open(false, true).unwrap();
     let channel = uplink.open(Direction::ToGuest, Class::Exec, input_label()).unwrap();
-    let mut relay = InputRelay::new(Some(channel));
+    let mut relay = InputRelay::new(Some(channel), false);
     drop(child.stdin);
     let (mut offered, gone) = (false, std::cell::Cell::new(false));
     let step = |uplink: &mut Uplink, peer: &mut Peer| {

@@ -20,6 +20,11 @@ pub(super) struct Streams {
     /// Absent when nobody wants the output.
     output: Option<OutputRelay>,
     input: InputRelay,
+    input_class: Class,
+    /// Whether input comes packed.
+    packs: bool,
+    /// The channel with which the input of this run began.
+    origin: Option<ChannelId>,
 }
 
 /// What is told of an output in the exit record.
@@ -56,8 +61,16 @@ impl Streams {
             let packer = is_log.then(|| Packer::new(uplink.budget()));
             Some(OutputRelay::new(channel, tty, packer))
         };
-        let input = open_input(session, launch, uplink)?;
-        Ok(Self { stdio: Some(stdio), output, input: InputRelay::new(input) })
+        let mut streams = Self {
+            stdio: Some(stdio),
+            output,
+            input: InputRelay::new(None, is_log),
+            input_class: if launch.tty { Class::Terminal } else { Class::Exec },
+            packs: is_log,
+            origin: None,
+        };
+        streams.open_input(session, launch, uplink)?;
+        Ok(streams)
     }
 
     /// Keeps output that the link has no room for.
@@ -76,8 +89,49 @@ impl Streams {
         self.stdio = Some(stdio);
         // The last run may have closed its input, or come to the end of it.
         if self.input.channel().is_none() {
-            self.input = InputRelay::new(open_input(session, launch, uplink)?);
+            self.open_input(session, launch, uplink)?;
         }
+        Ok(())
+    }
+
+    fn open_input(
+        &mut self,
+        session: &str,
+        launch: &Launch,
+        uplink: &mut Uplink,
+    ) -> Result<(), UplinkError> {
+        let channel = match launch.open_stdin {
+            true => Some(self.input_channel(session, 0, 0, uplink)?),
+            false => None,
+        };
+        self.origin = channel;
+        self.input = InputRelay::new(channel, self.packs);
+        Ok(())
+    }
+
+    fn input_channel(
+        &self,
+        session: &str,
+        start: u64,
+        origin: u32,
+        uplink: &mut Uplink,
+    ) -> Result<ChannelId, UplinkError> {
+        let (session, packed) = (session.to_owned(), self.packs);
+        let kind = label::Kind::Input(label::Input { session, packed, start, origin });
+        uplink.open(Direction::ToGuest, self.input_class, kind)
+    }
+
+    /// The multiplexer is another one, which cannot go on where the last one stopped within a block.
+    pub(super) fn peer_is_new(
+        &mut self,
+        session: &str,
+        uplink: &mut Uplink,
+    ) -> Result<(), UplinkError> {
+        let Some((old, start)) = self.input.bound(uplink.link()) else { return Ok(()) };
+        uplink.link().abandon(old);
+        let origin = self.origin.map_or(0, |origin| origin.0);
+        let channel = self.input_channel(session, start, origin, uplink)?;
+        self.input.replace(channel);
         Ok(())
     }
 
@@ -158,19 +212,6 @@ impl Streams {
         output.into_iter().for_each(OutputRelay::discard);
         is_output
     }
-}
-
-fn open_input(
-    session: &str,
-    launch: &Launch,
-    uplink: &mut Uplink,
-) -> Result<Option<ChannelId>, UplinkError> {
-    if !launch.open_stdin {
-        return Ok(None);
-    }
-    let class = if launch.tty { Class::Terminal } else { Class::Exec };
-    let kind = label::Kind::Input(label::Input { session: session.to_owned() });
-    uplink.open(Direction::ToGuest, class, kind).map(Some)
 }
 
 /// Reads what nobody wants, so that the process goes on.

@@ -1,4 +1,7 @@
 //! Standard input on its way to the guest: each client's bytes once, also when client or daemon came back.
+//!
+//! Where the guest wants it packed, a block is the unit that it takes: clients learn that their bytes have
+//! arrived when the last of their block has. The ledger counts the bytes as they were.
 
 use crate::store::ledger::{Ledger, Token};
 use bytes::{Buf, Bytes};
@@ -6,10 +9,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use tokio::sync::watch;
+use wire::message::label;
+use wire::pack::{Budget, Packer};
 use wire::{ChannelId, Link};
 
 /// Clients whose place is remembered, besides those of whom the guest has not taken everything.
 const MAX_CLIENTS: usize = 2048;
+
+/// The most of the input that becomes one block. The guest sees none of it before all of it is there.
+const BLOCK: usize = 8 * 1024;
+/// Less room than that is none, so that input is not cut into crumbs.
+const MIN_ROOM: usize = 512;
 
 /// What a client puts into a container's standard input.
 #[derive(Debug)]
@@ -46,6 +56,12 @@ impl Takings {
 #[derive(Debug)]
 pub(in crate::daemon) struct Inputs {
     channel: Option<ChannelId>,
+    /// Present while the open channel takes blocks.
+    packing: Option<Packing>,
+    /// Who may compress.
+    budget: Budget,
+    /// What the ledger calls this input: the channel with which it began.
+    origin: u32,
     backlog: VecDeque<(Token, u64, Bytes)>,
     /// For each client, what comes next of its input: what it says twice is passed over.
     next: BTreeMap<Token, u64>,
@@ -56,16 +72,59 @@ pub(in crate::daemon) struct Inputs {
     takings: watch::Sender<Takings>,
 }
 
+/// What is put into a channel of blocks.
+#[derive(Debug)]
+struct Packing {
+    packer: Packer,
+    /// Bytes of the input put into the channel so far, and before it.
+    plain: u64,
+    /// The end of each block that the guest has not taken: in the channel, and in the input.
+    ends: VecDeque<(u64, u64)>,
+    block: Vec<u8>,
+}
+
+impl Packing {
+    fn new(start: u64, budget: &Budget) -> Self {
+        let (packer, block) = (Packer::new(budget), Vec::new());
+        Self { packer, plain: start, ends: VecDeque::new(), block }
+    }
+
+    /// Writes a block, for which there is room.
+    fn write(&mut self, bytes: &[u8], channel: ChannelId, link: &mut Link) {
+        self.block.clear();
+        match link.is_scarce() {
+            true => self.packer.push(bytes, &mut self.block),
+            false => self.packer.pass(bytes, &mut self.block),
+        }
+        let taken = link.write(channel, &self.block);
+        debug_assert_eq!(taken, self.block.len(), "the room was asked for");
+        self.plain += bytes.len() as u64;
+        self.ends.push_back((link.offset(channel).unwrap_or(0), self.plain));
+    }
+
+    /// How much of the input the guest has taken, which has taken so much of the channel.
+    fn taken(&mut self, released: u64) -> Option<u64> {
+        let mut taken = None;
+        while let Some((_, plain)) = self.ends.pop_front_if(|(end, _)| *end <= released) {
+            taken = Some(plain);
+        }
+        taken
+    }
+}
+
 impl Inputs {
     /// Those of a container whose files are in `dir`.
     ///
     /// # Errors
     /// As the file system says.
-    pub(in crate::daemon) fn open(dir: &Path) -> io::Result<Self> {
+    pub(in crate::daemon) fn open(dir: &Path, budget: &Budget) -> io::Result<Self> {
         let ledger = Ledger::open(&dir.join("inputs"))?;
         let takings = Takings { is_known: ledger.is_empty(), taken: BTreeMap::new() };
         Ok(Self {
             channel: None,
+            packing: None,
+            budget: budget.clone(),
+            origin: 0,
             backlog: VecDeque::new(),
             next: BTreeMap::new(),
             ended: false,
@@ -87,7 +146,7 @@ impl Inputs {
             self.ended = false;
             self.next.clear();
         }
-        self.channel = None;
+        (self.channel, self.packing) = (None, None);
         self.released = 0;
         // What stays in the file is of another channel, or of the same: the guest will tell.
         if let Err(error) = self.ledger.clear() {
@@ -98,13 +157,21 @@ impl Inputs {
     }
 
     /// The guest has opened the channel and has everything below `next`.
-    pub(super) fn opened(&mut self, channel: ChannelId, next: u64) {
-        if self.channel != Some(channel) {
-            self.ledger.resume(channel.0, next);
-            self.released = next;
-            for (token, taken) in self.ledger.progress(next) {
-                self.next.entry(token).or_insert(taken);
-            }
+    pub(super) fn opened(&mut self, channel: ChannelId, next: u64, label: &label::Input) {
+        if self.channel == Some(channel) {
+            return self.tell();
+        }
+        if label.packed && next > 0 {
+            // Somewhere in a block of an earlier daemon's. The guest opens another one.
+            return tracing::debug!(?channel, "standard input waits for a fresh channel");
+        }
+        self.packing = label.packed.then(|| Packing::new(label.start, &self.budget));
+        self.origin = if label.origin > 0 { label.origin } else { channel.0 };
+        let next = if label.packed { label.start } else { next };
+        self.ledger.resume(self.origin, next);
+        self.released = next;
+        for (token, taken) in self.ledger.progress(next) {
+            self.next.entry(token).or_insert(taken);
         }
         self.channel = Some(channel);
         self.tell();
@@ -112,7 +179,9 @@ impl Inputs {
 
     /// A channel is gone.
     pub(super) fn gone(&mut self, channel: ChannelId) {
-        self.channel = self.channel.filter(|it| *it != channel);
+        if self.channel == Some(channel) {
+            (self.channel, self.packing) = (None, None);
+        }
     }
 
     /// Whether more can be taken from clients now.
@@ -145,26 +214,42 @@ impl Inputs {
     pub(super) fn feed(&mut self, link: &mut Link) {
         let Some(channel) = self.channel else { return };
         while let Some((token, at, bytes)) = self.backlog.front_mut() {
-            let n = bytes.len().min(link.room(channel));
-            let Some(at_guest) = link.offset(channel).filter(|_| n > 0) else { break };
-            if let Err(error) = self.ledger.place(channel.0, *token, *at, at_guest, n) {
+            let room = link.room(channel);
+            let (n, at_guest) = match &self.packing {
+                None => (bytes.len().min(room), link.offset(channel).unwrap_or(0)),
+                Some(_) if room < MIN_ROOM => break,
+                Some(packing) => {
+                    (bytes.len().min(room - Packer::OVERHEAD).min(BLOCK), packing.plain)
+                }
+            };
+            if n == 0 {
+                break;
+            }
+            if let Err(error) = self.ledger.place(self.origin, *token, *at, at_guest, n) {
                 // Passed on all the same: only a restart right now could bring it twice.
                 tracing::warn!(%error, "cannot note whose input goes where");
             }
-            let n = link.write(channel, bytes.get(..n).unwrap_or_default());
+            let piece = bytes.split_to(n);
             *at += n as u64;
-            bytes.advance(n);
-            if !bytes.is_empty() {
-                break;
+            match &mut self.packing {
+                Some(packing) => packing.write(&piece, channel, link),
+                None => _ = link.write(channel, &piece),
             }
-            self.backlog.pop_front();
+            if bytes.is_empty() {
+                self.backlog.pop_front();
+            }
         }
         if self.ended && self.backlog.is_empty() {
             link.finish(channel);
         }
-        if let Some(released) = link.taken_over(channel).filter(|it| *it > self.released) {
-            self.released = released;
-            self.ledger.taken(released);
+        let released = link.taken_over(channel);
+        let taken = match &mut self.packing {
+            Some(packing) => released.and_then(|released| packing.taken(released)),
+            None => released,
+        };
+        if let Some(taken) = taken.filter(|it| *it > self.released) {
+            self.released = taken;
+            self.ledger.taken(taken);
             self.tell();
         }
     }

@@ -380,6 +380,11 @@ impl Link {
         self.live.as_ref().is_some_and(|live| live.session.has(features))
     }
 
+    /// Whether bytes on the line in use are worth compressing.
+    pub fn is_scarce(&self) -> bool {
+        self.config.scarce
+    }
+
     /// Whether a session is up.
     pub fn is_live(&self) -> bool {
         self.live.is_some()

@@ -43,6 +43,16 @@ pub struct Input {
     /// Id of the session.
     #[prost(string, tag = "1")]
     pub session: String,
+    /// Whether the bytes come [packed](crate::pack).
+    #[prost(bool, tag = "2")]
+    pub packed: bool,
+    /// How many bytes of the input the guest had, unpacked, when it opened this channel. What a mux has
+    /// packed only that mux can go on with: for a new one the guest replaces the channel.
+    #[prost(uint64, tag = "3")]
+    pub start: u64,
+    /// The channel with which this input began; 0: it is this one.
+    #[prost(uint32, tag = "4")]
+    pub origin: u32,
 }
 
 /// The bytes of one request, whose kind says what they are.
