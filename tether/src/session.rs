@@ -137,6 +137,8 @@ pub struct Session {
     early: Pending,
     size: (u16, u16),
     kill_at: Option<Instant>,
+    /// When a process that was killed counts as gone although it does not end.
+    gone_at: Option<Instant>,
     /// How long the multiplexer may leave output untaken after the process's end.
     linger: Duration,
     /// How much output is kept beside the link's own, and what happens then.
@@ -200,6 +202,7 @@ impl Session {
             early: Pending::default(),
             size: DEFAULT_SIZE,
             kill_at: None,
+            gone_at: None,
             linger: Duration::ZERO,
             backlog: None,
             gave_up: false,
@@ -389,7 +392,7 @@ impl Session {
     /// Does all that can be done now, and has the context's task woken when there is more. Ready when there
     /// is more at once.
     pub fn turn(&mut self, context: &mut Context<'_>, teller: &mut Teller<'_>) -> Poll<()> {
-        self.tick();
+        self.tick(teller);
         if let Phase::Starting { starting, .. } = &self.phase
             && let Poll::Ready(outcome) = starting.poll_outcome(context)
         {
@@ -452,7 +455,7 @@ impl Session {
             restarts: self.restarts.count,
             delay_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
         }));
-        self.kill_at = None;
+        (self.kill_at, self.gone_at) = (None, None);
         self.phase = Phase::Resting { until: Instant::now() + pause, last: record };
     }
 
@@ -517,7 +520,8 @@ impl Session {
             Phase::Waiting | Phase::Starting { .. } | Phase::Running { .. } | Phase::Over => None,
         };
         let rest = self.streams.as_ref().and_then(Streams::rests_until);
-        phase.into_iter().chain(rest).chain(self.kill_at.filter(|_| !self.is_over())).min()
+        let asked = [self.kill_at, self.gone_at].into_iter().flatten().filter(|_| !self.is_over());
+        phase.into_iter().chain(rest).chain(asked).min()
     }
 
     fn is_stuck(&self) -> bool {

@@ -6,11 +6,16 @@ use nix::unistd::Pid;
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{info, warn};
-use wire::message::guest::Body;
+use wire::message::guest::{Body, Failed};
 
 use super::{Phase, Session, Teller};
+use crate::clock;
 use crate::signal;
 use crate::sys;
+
+/// How long a process may take to be gone after SIGKILL. It runs nothing more of its own by then; what takes
+/// time is the kernel, which writes and frees.
+const KILL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why a request about a session is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -77,7 +82,13 @@ impl Session {
                 Ok(())
             }
             // ESRCH cannot be: nobody but the agent collects it, and then the phase is another.
-            Phase::Running { pid, .. } => sys::kill(*pid, number).map_err(|_| RequestError::Ended),
+            Phase::Running { pid, .. } => {
+                sys::kill(*pid, number).map_err(|_| RequestError::Ended)?;
+                if number == libc::SIGKILL && self.gone_at.is_none() {
+                    self.gone_at = Some(Instant::now() + KILL_PATIENCE);
+                }
+                Ok(())
+            }
             Phase::Draining(_) | Phase::Resting { .. } | Phase::Over => Err(RequestError::Ended),
         }
     }
@@ -172,12 +183,30 @@ impl Session {
     }
 
     /// Does what is due by time alone.
-    pub(super) fn tick(&mut self) {
+    pub(super) fn tick(&mut self, teller: &mut Teller<'_>) {
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
             if self.signal(libc::SIGKILL).is_ok() {
                 info!("session {} did not end in time, killed", self.id);
             }
         }
+        if self.gone_at.is_some_and(|at| at <= Instant::now()) {
+            self.gone_at = None;
+            self.abandon(teller);
+        }
+    }
+
+    /// Ends the session without its process, which waits in the kernel where no signal reaches, or for somebody
+    /// in its namespace who does. Without the container's own session the machine ends, and the process with it.
+    fn abandon(&mut self, teller: &mut Teller<'_>) {
+        if !self.is_running() {
+            return;
+        }
+        warn!("session {} does not end, not even by SIGKILL; it is given up", self.id);
+        let text = "the process does not end, not even by SIGKILL: it hangs in the kernel";
+        let (session, code, time_us) = (self.id.clone(), 128 + libc::SIGKILL, clock::wall_us());
+        teller.report(|reporter| reporter.ended(&self.id, code, text, time_us));
+        let failed = Failed { session, code, text: text.to_owned(), time_us };
+        self.close(Body::Failed(failed), teller.uplink);
     }
 }
