@@ -89,6 +89,46 @@ fn a_memory_hog_leaves_the_agent_alive() {
 }
 
 #[test]
+fn files_that_fill_the_memory_leave_room_for_processes() {
+    let lab = Lab::new();
+    // Without the bound on what a tmpfs holds, the shell itself finds no room for its program any more.
+    let script = "cat /dev/zero >/big/f; cat /dev/zero >/dev/shm/f; echo full; read -r line; rm /big/f; exit 6";
+    let tmpfs = ["--tmpfs", "/big:size=10g", "--shm-size", "1g"];
+    let [tmpfs, big, shm, size] = tmpfs;
+    let mut full = lab.begin([
+        "--boot", "direct", "-m", "256m", "-i", "--name", "full", tmpfs, big, shm, size, "busybox",
+        "sh", "-c", script,
+    ]);
+    full.expect("full");
+    assert_eq!(full_said(&lab), "full\n");
+    let inside =
+        lab.serialmux(["exec", "full", "sh", "-c", "df -k /big | (cat; echo here)"]).finish();
+    inside.code(0).shows("100% /big").shows("here\n");
+    full.write("on\n");
+    full.finish().code(6);
+}
+
+fn full_said(lab: &Lab) -> String {
+    lab.serialmux(["logs", "full"]).finish().code(0).out()
+}
+
+#[test]
+fn hogs_of_memory_that_come_again_and_again_leave_it_to_be_looked_after() {
+    let lab = Lab::new();
+    let script = "echo up; while :; do tail /dev/zero; done";
+    let hogs = lab
+        .begin(["--boot", "direct", "-m", "256m", "--name", "hogs", "busybox", "sh", "-c", script]);
+    hogs.expect("up\n");
+    lab.console("hogs").expect("out of memory: 1 killed").expect("out of memory: 1 killed");
+    for _ in 0..5 {
+        lab.serialmux(["exec", "hogs", "echo", "here"]).finish().code(0).prints("here\n");
+    }
+    lab.serialmux(["logs", "hogs"]).finish().code(0).prints("up\n");
+    lab.serialmux(["stop", "-t", "1", "hogs"]).finish().code(0);
+    hogs.end().code(137);
+}
+
+#[test]
 fn a_full_disk_leaves_the_agent_alive() {
     let lab = Lab::new();
     let script = "dd if=/dev/zero of=/fill bs=1M 2>&1 | grep -c 'No space'; echo more 2>/dev/null >/y || echo full; \
@@ -163,15 +203,61 @@ fn a_process_that_hangs_in_the_kernel_does_not_keep_the_vm_on() {
     // A frozen file system holds whoever writes to it where no signal reaches (ioctl FIFREEZE).
     let script = "fsfreeze --freeze /; (echo frozen >/held) & \
                   until grep -q '^State:.D' /proc/$!/status; do sleep 1; done; echo held; exec sleep 100000";
-    let all = ["run", "--name", "hangs", "--boot", "direct", "busybox", "sh", "-c", script];
-    let hangs = lab.start(lab.command("containervm", &all));
-    hangs.expect("held");
-    lab.serialmux(["kill", "-s", "KILL", "hangs"]).finish().code(0);
-    Monitor::connect(&lab.vm("hangs")).unwrap().execute("system_powerdown", &json!({})).unwrap();
-    hangs.end().code(137);
-    await_power_off(&lab);
-    assert!(console(&lab, "hangs").contains("tether: power off"));
-    assert_clean(&lab, "hangs");
+    let begin = |name: &str| {
+        let all = ["run", "--name", name, "--boot", "direct", "busybox", "sh", "-c", script];
+        let hangs = lab.start(lab.command("containervm", &all));
+        hangs.expect("held");
+        hangs
+    };
+    let check = |name: &str, hangs: Program| {
+        let hangs = hangs.end();
+        hangs.code(137).complains(&["does not end, not even by SIGKILL"]);
+        await_power_off(&lab);
+        assert!(console(&lab, name).contains("tether: power off"));
+        assert_clean(&lab, name);
+    };
+    // A stop is enough, after its grace; so is a kill, to which the power button adds nothing.
+    let hangs = begin("stopped");
+    lab.serialmux(["stop", "-t", "1", "stopped"]).finish().code(0);
+    check("stopped", hangs);
+    let hangs = begin("killed");
+    lab.serialmux(["kill", "-s", "KILL", "killed"]).finish().code(0);
+    Monitor::connect(&lab.vm("killed")).unwrap().execute("system_powerdown", &json!({})).unwrap();
+    check("killed", hangs);
+}
+
+#[test]
+fn an_exec_that_hangs_in_the_kernel_or_is_stopped_does_not_keep_its_client() {
+    let lab = Lab::new();
+    let script = "trap 'exit 3' TERM; echo up; while :; do sleep 1000 & wait $!; done";
+    let all = ["run", "--name", "box", "--boot", "direct", "busybox", "sh", "-c", script];
+    let vm = lab.start(lab.command("containervm", &all));
+    vm.expect("up");
+    let id = || {
+        let shown = lab.serialmux(["inspect", "box"]).finish().code(0).out();
+        let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let execs = value["execs"].as_array().unwrap().clone();
+        let exec = execs.iter().find(|exec| exec["running"] == true).expect("one runs");
+        exec["id"].as_str().unwrap().to_owned()
+    };
+    let kill = |signal: &str| {
+        lab.serialmux(["kill", "-s", signal, "--exec", &id(), "box"]).finish().code(0);
+    };
+    let stopped = lab.serialmux(["exec", "box", "sh", "-c", "echo go; exec sleep 1000"]);
+    stopped.expect("go");
+    kill("STOP");
+    kill("TERM");
+    kill("KILL");
+    stopped.end().code(137);
+    lab.serialmux(["freeze", "box"]).finish().code(0);
+    let hangs = lab.serialmux(["exec", "box", "sh", "-c", "echo go; echo frozen >/held"]);
+    hangs.expect("go");
+    kill("KILL");
+    hangs.end().code(137).complains(&["does not end, not even by SIGKILL"]);
+    lab.serialmux(["thaw", "box"]).finish().code(0);
+    lab.serialmux(["exec", "box", "cat", "/held"]).finish().code(0);
+    lab.serialmux(["stop", "box"]).finish().code(0);
+    vm.end().code(3);
 }
 
 #[test]

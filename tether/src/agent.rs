@@ -8,8 +8,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use guestinfo::Spec;
 use guestinfo::source::NoAnswer;
+use guestinfo::{ContainerSpec, Spec};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -410,7 +410,10 @@ impl Agent {
             return Ok(());
         }
         info!("container root is {}", device.display());
-        let rootfs = match Rootfs::mount(device, &self.etc(), &self.spec.container) {
+        let cgroup = Cgroup::create(Path::new(cgroup::TREE), CGROUP);
+        let memory = self.upkeep.bound(cgroup.path(), &self.spec);
+        let around = ContainerSpec { memory, ..self.spec.container.clone() };
+        let rootfs = match Rootfs::mount(device, &self.etc(), &around) {
             Ok(rootfs) => rootfs,
             Err(failure) => {
                 self.sessions.fail(&failure, &mut self.uplink);
@@ -420,9 +423,7 @@ impl Agent {
         if let Err(error) = loopback() {
             warn!("no loopback network: {error}");
         }
-        let cgroup = Cgroup::create(Path::new(cgroup::TREE), CGROUP);
         self.inside.begin();
-        self.upkeep.bound(cgroup.path(), &self.spec);
         Ok(self.sessions.place(rootfs, cgroup, &mut self.uplink)?)
     }
 

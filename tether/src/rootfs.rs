@@ -81,7 +81,8 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
-    /// Mounts `device` (ext4) and the container's pseudo-terminals, and writes the files for `/etc`.
+    /// Mounts `device` (ext4) and the container's pseudo-terminals, and writes the files for `/etc`. The memory
+    /// in `around` is what the container may use here.
     ///
     /// # Errors
     ///
@@ -127,7 +128,7 @@ impl Rootfs {
         let files = self.files.iter().map(|name| Ok((*name, detached(&format!("{ETC}/{name}"))?)));
         let files = files.collect::<Result<Vec<_>, StartFailure>>()?;
         change_root()?;
-        mounts::mount_usual(self.around.shm_size)?;
+        mounts::mount_usual(self.around.shm_size, self.around.memory)?;
         make_devices()?;
         attach(&pts, &plain_directory("/dev/pts")?, "/dev/pts")?;
         if let Some(console) = console {
@@ -144,7 +145,8 @@ impl Rootfs {
         if self.around.mask_paths {
             mounts::mask()?;
         }
-        self.around.tmpfs.iter().try_for_each(mounts::mount_tmpfs)
+        let memory = self.around.memory;
+        self.around.tmpfs.iter().try_for_each(|tmpfs| mounts::mount_tmpfs(tmpfs, memory))
     }
 
     /// Makes the root read-only if it is to be: the last step, when nothing more has to be made in it.

@@ -68,12 +68,14 @@ impl Upkeep {
         true
     }
 
-    /// Bounds the container's cgroup by what the config and the machine allow, from now on.
-    pub fn bound(&mut self, cgroup: &Path, spec: &Spec) {
+    /// Bounds the container's cgroup by what the config and the machine allow, from now on; bytes of memory.
+    pub fn bound(&mut self, cgroup: &Path, spec: &Spec) -> u64 {
         // Once, before there is a container whose own use would count.
         let taken = *self.taken.get_or_insert_with(reserve::taken);
-        Bounds::of(&spec.container, Capacity::read(taken)).set(cgroup);
+        let bounds = Bounds::of(&spec.container, Capacity::read(taken));
+        bounds.set(cgroup);
         self.container = Some(cgroup.to_owned());
+        bounds.memory
     }
 
     /// Takes note of a device.

@@ -6,6 +6,7 @@ use std::path::Path;
 use guestinfo::Tmpfs;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use rustix::fs::statfs;
 
 use super::{number, plain_directory};
 use crate::process::failure::StartFailure;
@@ -67,8 +68,9 @@ const MASKED: [&str; 11] = [
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Mounts what every container gets; `shm_size` is in bytes, 0 for the usual.
-pub(super) fn mount_usual(shm_size: u64) -> Result<(), StartFailure> {
+/// Mounts what every container gets; sizes are in bytes. `shm_size` is 0 for the usual, `memory` what the
+/// container may use.
+pub(super) fn mount_usual(shm_size: u64, memory: u64) -> Result<(), StartFailure> {
     for entry in &MOUNTS {
         let Mount { kind, target, flags, options, optional } = *entry;
         let result = plain_directory(target).and_then(|_checked| {
@@ -83,16 +85,39 @@ pub(super) fn mount_usual(shm_size: u64) -> Result<(), StartFailure> {
     let options = format!("mode=1777,size={bytes}");
     plain_directory(SHM)?;
     mount(Some("shm"), SHM, Some("tmpfs"), NO_EXEC, Some(options.as_str()))
-        .map_err(StartFailure::rootfs("mount", SHM))
+        .map_err(StartFailure::rootfs("mount", SHM))?;
+    bound(SHM, NO_EXEC, memory / 8 * 3)
+}
+
+/// Makes a file system in memory hold no more than `most` bytes, 0 for what it may. Files are not given back when
+/// somebody is killed, so one that fills all of a container's memory would bring it to a halt for good.
+fn bound(path: &str, flags: MsFlags, most: u64) -> Result<(), StartFailure> {
+    // One that may grow without end has no blocks (tmpfs.rst, "size").
+    if most == 0 || (1..=most).contains(&size(path)?) {
+        return Ok(());
+    }
+    let options = format!("size={most}");
+    mount(None::<&str>, path, None::<&str>, flags | MsFlags::MS_REMOUNT, Some(options.as_str()))
+        .map_err(StartFailure::rootfs("bound the size of", path))
+}
+
+/// Bytes that a file system has room for in all.
+fn size(path: &str) -> Result<u64, StartFailure> {
+    let size = statfs(path).map_err(|error| {
+        StartFailure::rootfs("look at", path)(Errno::from_raw(error.raw_os_error()))
+    })?;
+    Ok(size.f_blocks.saturating_mul(u64::try_from(size.f_bsize).unwrap_or(1)))
 }
 
 /// Mounts a file system in memory, where the image's links lead below its root.
-pub(super) fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<(), StartFailure> {
+pub(super) fn mount_tmpfs(tmpfs: &Tmpfs, memory: u64) -> Result<(), StartFailure> {
     let path = tmpfs.path();
     fs::create_dir_all(path).map_err(|error| StartFailure::rootfs("make", path)(number(&error)))?;
     let (flags, data) = tmpfs_options(tmpfs);
     mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(data.as_str()))
-        .map_err(StartFailure::rootfs("mount a tmpfs on", path))
+        .map_err(StartFailure::rootfs("mount a tmpfs on", path))?;
+    // A quarter is for the processes, whatever is in here and in /dev/shm.
+    bound(path, flags, (memory / 4 * 3).saturating_sub(size(SHM)?))
 }
 
 /// Flags and data for mount(2), over Docker's defaults.
