@@ -132,6 +132,40 @@ fn output_of_a_thousand_execs_that_end_at_once_is_never_lost() {
 }
 
 #[test]
+fn an_exec_of_true_is_measured_against_the_vms_own_fork_and_exec() {
+    const RUNS: u32 = 200;
+    for pipe in ["uart", "virtio"] {
+        let lab = Lab::new();
+        let idle = idle(&lab, &["--pipe", pipe]);
+        if pipe == "virtio" {
+            lab.console("box").expect("the link goes over virtio now");
+        }
+        let run = |script: &str| {
+            let begin = Instant::now();
+            lab.serialmux(["exec", "box", "sh", "-c", script]).finish().code(0);
+            begin.elapsed()
+        };
+        // A shell's `true` is its own; this one is made and waited for.
+        let own = run(&format!("i=0; while [ $i -lt {RUNS} ]; do /bin/true; i=$((i+1)); done"));
+        let own = (own.saturating_sub(run(":"))) / RUNS;
+        let mut all: Vec<_> = (0..RUNS)
+            .map(|_| {
+                let begin = Instant::now();
+                lab.serialmux(["exec", "box", "/bin/true"]).finish().code(0);
+                begin.elapsed()
+            })
+            .collect();
+        all.sort();
+        let (half, most) = (all[all.len() / 2], all[all.len() * 9 / 10]);
+        record(&format!(
+            "exec of true over {pipe}, client and all: p50 {half:.1?}, p90 {most:.1?}; \
+             fork, exec and exit in the VM alone: {own:.1?}"
+        ));
+        stop(&lab, idle);
+    }
+}
+
+#[test]
 fn a_grandchild_that_holds_stdout_delays_neither_exec_nor_stop() {
     let lab = Lab::new();
     let script = "sleep 1002 & echo up; trap 'exit 0' TERM; while :; do sleep 1003 & wait $!; done";

@@ -65,8 +65,10 @@ pub fn clone_process(flags: libc::c_int, cgroup: Option<&OwnedFd>) -> Result<Clo
         set_tid_size: u64,
         cgroup: u64,
     }
+    // Spares the child, which runs none of the agent's handlers, sixty calls (linux/sched.h, Linux 5.5).
+    const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     let mut args = CloneArgs {
-        flags: u64::from(flags.cast_unsigned()),
+        flags: u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
@@ -100,16 +102,13 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(i32::from(code)) }
 }
 
-/// Gives every signal its default action and unblocks all: what a fresh program expects. Rust's runtime
-/// ignores SIGPIPE, the agent handles others, and both would be inherited.
+/// Gives every signal its default action and unblocks all, in a child of [`clone_process`]: what a fresh program
+/// expects. Handlers are gone there by then; ignored is what Rust's runtime ignores, and would be inherited.
 pub fn reset_signals() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in Signal::iterator() {
-        // KILL and STOP refuse any action; nothing depends on the answer of the others.
-        // JUSTIFICATION: nix marks sigaction unsafe because a handler function could be unsound.
-        // SAFETY: the default action runs no code of this process.
-        let _refused = unsafe { sigaction(signal, &default) };
-    }
+    // JUSTIFICATION: nix marks sigaction unsafe because a handler function could be unsound.
+    // SAFETY: the default action runs no code of this process. It cannot fail for this signal (sigaction(2)).
+    let _reset = unsafe { sigaction(Signal::SIGPIPE, &default) };
     // Cannot fail for a valid set (sigprocmask(2)); the mask of a program that never asked is empty.
     let _unblocked = SigSet::empty().thread_set_mask();
 }
