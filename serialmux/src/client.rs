@@ -265,15 +265,20 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn gone(&self, container: String, text: String) -> Result<(), ClientError> {
-        self.tell(request::Body::Gone(request::Gone { container, text })).await
+        self.tell(request::Body::Gone(request::Gone { container, text, since_us: 0 })).await
     }
 
-    /// The same, to the next daemon if there is none now.
+    /// The same of a VM that was started at `since_us`, to the next daemon if there is none now.
     ///
     /// # Errors
-    /// [`ClientError`].
-    pub async fn gone_at_last(&self, container: String, text: String) -> Result<(), ClientError> {
-        let body = request::Body::Gone(request::Gone { container, text });
+    /// [`ClientError`], also when another has been started meanwhile.
+    pub async fn gone_at_last(
+        &self,
+        container: String,
+        text: String,
+        since_us: u64,
+    ) -> Result<(), ClientError> {
+        let body = request::Body::Gone(request::Gone { container, text, since_us });
         let open = reunion::open(self, || body.clone()).await?;
         match self.insist(body, open).await? {
             answer::Body::Done(_) => Ok(()),

@@ -124,6 +124,9 @@ pub struct Register {
     /// The file that lists the paths of its image; empty: there is none.
     #[prost(string, tag = "30")]
     pub image_paths: String,
+    /// It was ended to be started again.
+    #[prost(bool, tag = "31")]
+    pub restarts: bool,
 }
 
 /// Output with input.
@@ -242,4 +245,7 @@ pub struct Gone {
     /// What is known of why, for people.
     #[prost(string, tag = "2")]
     pub text: String,
+    /// When it was started, µs since the Unix epoch; 0: whichever VM it is.
+    #[prost(uint64, tag = "3")]
+    pub since_us: u64,
 }

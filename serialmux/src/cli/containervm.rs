@@ -1,6 +1,7 @@
 //! The `containervm` command: `docker run` with a VM around each container.
 
 mod confinement;
+mod restart;
 mod run;
 mod start;
 
@@ -46,6 +47,8 @@ enum Command {
     ///
     /// A VM that does not answer is powered off.
     Stop(mux::Stop),
+    /// Stop containers as `stop` does, and start them again
+    Restart(restart::Restart),
     /// List containerVMs
     Ls {
         /// One JSON object per line
@@ -118,6 +121,7 @@ impl Cli {
             Command::Supervise(supervise) => supervise.run().await,
             Command::Serialmux(cli) => Box::pin(cli.run()).await,
             Command::Stop(args) => stop(args).await,
+            Command::Restart(restart) => Box::pin(restart.run()).await,
             Command::Ls { json } => ls(json),
             Command::Rm { force, containers } => rm(force, containers).await,
             Command::Gc => {

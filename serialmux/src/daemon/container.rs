@@ -91,6 +91,12 @@ pub(super) struct Container {
     sync: Option<JoinHandle<io::Result<()>>>,
     wake_at: Option<Instant>,
     lost_at: Option<Instant>,
+    /// When the last VM was about to be started, µs since the Unix epoch; 0 before this daemon's time.
+    expected_us: u64,
+    /// Somebody has it run again: told once it does.
+    restarts: bool,
+    /// When this task began, µs since the Unix epoch.
+    since_us: u64,
 }
 
 impl std::fmt::Debug for Container {
@@ -137,6 +143,9 @@ impl Container {
             sync: None,
             wake_at: None,
             lost_at: None,
+            restarts: false,
+            expected_us: 0,
+            since_us: clock::wall_us(),
             dir: dir.clone(),
         };
         let task = tokio::spawn(container.run());
@@ -196,7 +205,9 @@ impl Container {
         if self.lost_at.is_some_and(|at| at + AFTERMATH <= now) {
             self.lost_at = None;
             if let Some(exit) = &self.state.exit {
-                self.execs.all_ended(exit);
+                let news = self.execs.all_ended(exit);
+                self.tell_of_execs(news);
+                self.streams.reset();
                 self.status.send_modify(|status| status.output_open = false);
             }
         }
@@ -525,14 +536,19 @@ impl Container {
                 // The asker may have gone, and then nobody needs the answer.
                 drop(reply.send(inspection));
             }
-            Command::Expect(done) => {
+            Command::Expect { restarts, done } => {
                 self.expect();
+                (self.restarts, self.expected_us) = (restarts, clock::wall_us());
                 // The asker may have gone, here and below, and then nobody needs the answer.
                 done.send(()).ok();
             }
-            Command::Gone(text, done) => {
-                self.vm_gone(&text);
-                done.send(()).ok();
+            Command::Gone { text, since_us, reply } => {
+                // One who ran the VM before this one may be late.
+                let is_last = since_us == 0 || since_us >= self.expected_us;
+                if is_last {
+                    self.vm_gone(&text);
+                }
+                reply.send(is_last).ok();
             }
         }
     }
@@ -548,8 +564,11 @@ impl Container {
             self.save();
         }
         if let Some(exit) = &self.state.exit {
-            self.execs.all_ended(exit);
+            let news = self.execs.all_ended(exit);
+            self.tell_of_execs(news);
         }
+        // Who waits for a stream would wait for ever.
+        self.streams.reset();
         self.status.send_modify(|status| status.output_open = false);
     }
 }

@@ -1,6 +1,7 @@
 //! `containervm start`: a VM from a VMX file, waited for in the background.
 
 use super::{Surroundings, tell};
+use crate::api::request::Register;
 use crate::attach::{Attach, End, Session};
 use crate::cli::serialmux::{ended, registration};
 use crate::launch::{self, Background};
@@ -51,6 +52,9 @@ pub(super) struct How {
     /// Pass signals on to the process
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub(super) sig_proxy: bool,
+    /// It has been ended for this
+    #[arg(skip)]
+    pub(super) restarts: bool,
 }
 
 /// How to stay with a VM.
@@ -85,7 +89,7 @@ pub(super) async fn start(
     how: &How,
     stay: Option<Stay>,
 ) -> anyhow::Result<ExitCode> {
-    let registration = registration(&vm.vmx())?;
+    let registration = Register { restarts: how.restarts, ..registration(&vm.vmx())? };
     let prepared = prepare(surroundings, vm, how.iso.clone())?;
     if how.print_qemu {
         println!("{}", prepared.command);
@@ -172,12 +176,13 @@ impl Supervise {
         let mut vm = store.find(&self.id)?;
         vm.record.vmx = self.vmx.or(vm.record.vmx);
         let prepared = prepare(&surroundings, &vm, self.iso)?;
+        let since_us = crate::clock::wall_us();
         let running = supervise::launch(store, &vm, &prepared.machine, &prepared.command)?;
         launch::ready("started");
         let exit = tokio::task::spawn_blocking(move || running.wait()).await??;
         // The daemon knows the process's exit from the guest, unless the VM failed before that.
         let client = surroundings.client();
-        client.gone_at_last(self.id.clone(), last_words(&vm, &exit.how)).await?;
+        client.gone_at_last(self.id.clone(), last_words(&vm, &exit.how), since_us).await?;
         let ended = client.wait(self.id.clone()).await?;
         store.record_code(&vm, ended.code)?;
         if vm.record.remove {

@@ -44,6 +44,7 @@ pub fn registration(vmx: &Path) -> anyhow::Result<request::Register> {
         open_stdin: primary.open_stdin,
         command: primary.cmd.args.join(" "),
         image_paths: image_paths(vmx, &parsed),
+        restarts: false,
     })
 }
 

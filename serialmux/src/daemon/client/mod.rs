@@ -84,12 +84,16 @@ async fn perform(
             send(sender, Reply::Hello(hello)).await
         }
         Body::Register(register) => {
+            let restarts = register.restarts;
             let registration = registration(register);
             let id = registration.id.clone();
             let named = registration.name.clone();
+            let is_new = registry.find(&id).is_err();
             tokio::task::block_in_place(|| registry.register(registration))?;
-            registry.find(&id)?.expect().await;
-            registry.events().tell(Event::now(&id, &named, "create"));
+            registry.find(&id)?.expect(restarts).await;
+            if is_new {
+                registry.events().tell(Event::now(&id, &named, "create"));
+            }
             send(sender, done).await
         }
         Body::Remove(request::Container { container }) => {
@@ -132,8 +136,11 @@ async fn perform(
             let handle = registry.find(&request.container)?;
             exec::run(&handle, request, sender, receiver).await
         }
-        Body::Gone(request::Gone { container, text }) => {
-            registry.find(&container)?.gone(text).await;
+        Body::Gone(request::Gone { container, text, since_us }) => {
+            if !registry.find(&container)?.gone(text, since_us).await {
+                let text = "another VM of this container has been started meanwhile";
+                return Err(Refusal::Told(text.into()));
+            }
             send(sender, done).await
         }
         body => inside::perform(body, registry, sender, receiver).await,
@@ -141,7 +148,7 @@ async fn perform(
 }
 
 fn registration(register: request::Register) -> Registration {
-    let request::Register { id, name, key, plain, tty, open_stdin, command, image_paths } =
+    let request::Register { id, name, key, plain, tty, open_stdin, command, image_paths, .. } =
         register;
     let image_paths = Some(image_paths).filter(|path| !path.is_empty()).map(Into::into);
     let created_us = clock::wall_us();

@@ -73,6 +73,18 @@ struct Exec {
     number: u64,
 }
 
+/// Something that has become of one, for who listens to events.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ExecNews {
+    pub(super) id: String,
+    pub(super) command: String,
+    /// `exec_create`, `exec_start` or `exec_die`.
+    pub(super) action: &'static str,
+    pub(super) time_us: u64,
+    /// Of the end.
+    pub(super) code: Option<i32>,
+}
+
 /// All of one guest.
 #[derive(Debug)]
 pub(super) struct Execs {
@@ -183,30 +195,43 @@ impl Execs {
         self.entry(&id).known = known;
     }
 
-    /// One runs.
-    pub(super) fn started(&mut self, started: &Started) {
+    /// One runs; what is new of it.
+    pub(super) fn started(&mut self, started: &Started) -> Vec<ExecNews> {
         let exec = self.entry(&started.session);
-        (exec.pid, exec.started_us) = (started.pid, Some(started.time_us));
+        exec.pid = started.pid;
+        let is_new = exec.started_us.replace(started.time_us).is_none() && exec.end.is_none();
+        let phases = if is_new { &["exec_create", "exec_start"][..] } else { &[] };
+        phases.iter().map(|action| exec.news(action, started.time_us)).collect()
     }
 
-    /// One could not be started.
-    pub(super) fn failed(&mut self, failed: Failed) {
+    /// One could not be started; what is new of it.
+    pub(super) fn failed(&mut self, failed: Failed) -> Vec<ExecNews> {
         let Failed { session, code, text: error, time_us } = failed;
         let exit = Exit { code, error, time_us };
-        self.ended(&session, End { exit, output_length: 0 });
+        self.ended(&session, End { exit, output_length: 0 })
     }
 
-    /// One has ended.
-    pub(super) fn exited(&mut self, exited: &Exited) {
+    /// One has ended; what is new of it.
+    pub(super) fn exited(&mut self, exited: &Exited) -> Vec<ExecNews> {
         let exit = Exit { code: exited.code, error: String::new(), time_us: exited.exited_us };
-        self.ended(&exited.session, End { exit, output_length: exited.output_length });
+        self.ended(&exited.session, End { exit, output_length: exited.output_length })
     }
 
-    fn ended(&mut self, id: &str, end: End) {
+    fn ended(&mut self, id: &str, end: End) -> Vec<ExecNews> {
         let exec = self.entry(id);
+        let mut news = Vec::new();
         if exec.end.is_none() {
+            if exec.started_us.is_none() {
+                news.push(exec.news("exec_create", end.exit.time_us));
+            }
+            news.push(exec.died(&end.exit));
             exec.end = Some(end);
         }
+        self.forget_some();
+        news
+    }
+
+    fn forget_some(&mut self) {
         let ended = || self.all.iter().filter(|(_, exec)| exec.end.is_some());
         if ended().count() > MAX_ENDED {
             let alone = ended().filter(|(_, exec)| exec.client.is_none() && exec.output.is_none());
@@ -223,16 +248,21 @@ impl Execs {
         }
     }
 
-    /// The VM is gone: what it has not told, nobody will.
-    pub(super) fn all_ended(&mut self, exit: &Exit) {
+    /// The VM is gone: what it has not told, nobody will. What is new of them.
+    pub(super) fn all_ended(&mut self, exit: &Exit) -> Vec<ExecNews> {
+        let mut news = Vec::new();
         for (id, exec) in &mut self.all {
             exec.output = None;
+            if exec.end.is_none() {
+                news.push(exec.died(exit));
+            }
             let end = exec.end.get_or_insert_with(|| End { exit: exit.clone(), output_length: 0 });
             end.output_length = 0;
             exec.tell();
             self.stirred.insert(id.clone());
         }
         self.by_channel.clear();
+        news
     }
 
     /// A channel of output is there; it is taken from where no client has confirmed anything.
@@ -329,6 +359,16 @@ impl Execs {
 }
 
 impl Exec {
+    fn news(&self, action: &'static str, time_us: u64) -> ExecNews {
+        let Known { session, command, .. } = &self.known;
+        let (id, command) = (session.clone(), command.clone());
+        ExecNews { id, command, action, time_us, code: None }
+    }
+
+    fn died(&self, exit: &Exit) -> ExecNews {
+        ExecNews { code: Some(exit.code), ..self.news("exec_die", exit.time_us) }
+    }
+
     fn waits_for_somebody(&self) -> bool {
         let has_channels = self.output.is_some() || self.input.channel.is_some();
         self.client.is_none() && has_channels && !self.given_up

@@ -75,8 +75,8 @@ pub(super) enum Command {
     Refused(String),
     Stream { body: mux::Body, ends: Ends, reply: Reply },
     Inspect(oneshot::Sender<Inspection>),
-    Expect(oneshot::Sender<()>),
-    Gone(String, oneshot::Sender<()>),
+    Expect { restarts: bool, done: oneshot::Sender<()> },
+    Gone { text: String, since_us: u64, reply: oneshot::Sender<bool> },
 }
 
 /// A container, for everybody but its own task.
@@ -208,14 +208,17 @@ impl Handle {
         Some(inspection.json(&self.registration, status.word(), started_us, exit))
     }
 
-    /// The VM is about to be started: an earlier run's end is no longer the container's.
-    pub(crate) async fn expect(&self) {
-        self.command(Command::Expect).await;
+    /// The VM is about to be started, perhaps because somebody has it run again: an earlier run's end is no
+    /// longer the container's.
+    pub(crate) async fn expect(&self, restarts: bool) {
+        self.command(|done| Command::Expect { restarts, done }).await;
     }
 
-    /// The VM is gone, as whoever ran it knows.
-    pub(crate) async fn gone(&self, text: String) {
-        self.command(|done| Command::Gone(text, done)).await;
+    /// The VM that was started at `since_us` is gone, as whoever ran it knows; whether that was the last one.
+    pub(crate) async fn gone(&self, text: String, since_us: u64) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Gone { text, since_us, reply }).await;
+        answer.await.unwrap_or(true)
     }
 
     // Done when it returns, unless the container is being removed.

@@ -1,6 +1,10 @@
 //! What a guest says on its control channel, and what that changes of its container.
 
+use super::execs::ExecNews;
 use super::*;
+
+/// How far a guest's clock may be behind when it is set anew, µs.
+const CLOCKS_US: u64 = 1_000_000;
 
 impl Container {
     // Says whether it changes what is kept on the disk.
@@ -8,16 +12,16 @@ impl Container {
         use wire::message::guest::{Body, Exited, Failed, Paused, Restarting, Started};
         match message.body {
             Some(Body::Started(started)) if started.session != self.id => {
-                self.execs.started(&started);
-                return false;
+                let news = self.execs.started(&started);
+                return self.tell_of_execs(news);
             }
             Some(Body::Failed(failed)) if failed.session != self.id => {
-                self.execs.failed(failed);
-                return false;
+                let news = self.execs.failed(failed);
+                return self.tell_of_execs(news);
             }
             Some(Body::Exited(exited)) if exited.session != self.id => {
-                self.execs.exited(&exited);
-                return false;
+                let news = self.execs.exited(&exited);
+                return self.tell_of_execs(news);
             }
             Some(Body::Known(known)) => {
                 self.execs.known(known);
@@ -27,6 +31,9 @@ impl Container {
                 self.state.started_us = Some(time_us);
                 self.state.restarting = false;
                 self.tell(self.news("start").at(time_us));
+                if std::mem::take(&mut self.restarts) {
+                    self.tell(self.news("restart").at(time_us));
+                }
             }
             Some(Body::Failed(Failed { code, text: error, time_us, .. })) => {
                 self.exited(Exit { code, error, time_us });
@@ -34,8 +41,12 @@ impl Container {
             Some(Body::Exited(Exited { code, exited_us: time_us, .. })) => {
                 self.exited(Exit { code, error: String::new(), time_us });
             }
-            Some(Body::Restarting(Restarting { restarts, .. })) => {
+            Some(Body::Restarting(Restarting { restarts, exited, .. })) => {
                 (self.state.restarts, self.state.restarting) = (restarts, true);
+                // As with Docker, each run dies by itself; the start tells the next.
+                if let Some(Exited { code, exited_us, .. }) = exited {
+                    self.tell(self.news("die").at(exited_us).with("exitCode", code));
+                }
             }
             Some(Body::Paused(Paused { paused })) => self.state.paused = paused,
             Some(Body::Reply(reply)) => {
@@ -69,6 +80,22 @@ impl Container {
 
     pub(super) fn tell(&self, event: Told) {
         self.events.tell(event);
+    }
+
+    /// What a guest tells a daemon that has just come is no news: the one before has told it. It changes nothing
+    /// that is kept.
+    pub(super) fn tell_of_execs(&self, news: Vec<ExecNews>) -> bool {
+        for ExecNews { id, command, action, time_us, code } in news {
+            if time_us + CLOCKS_US < self.since_us {
+                continue;
+            }
+            let event = self.news(action).at(time_us).with("execID", id).with("command", command);
+            self.tell(match code {
+                Some(code) => event.with("exitCode", code),
+                None => event,
+            });
+        }
+        false
     }
 
     fn happened(&self, happening: &Happening) {
