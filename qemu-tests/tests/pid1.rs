@@ -285,9 +285,8 @@ fn added_processors_and_memory_are_taken_into_use() {
                   until [ $(nproc) = 2 ]; do sleep 1; done; echo two; \
                   until [ $(total) -gt $((old+100000)) ]; do sleep 1; done; echo more; \
                   until [ $(cat /sys/fs/cgroup/memory.max) -gt $((max+100000000)) ]; do sleep 1; done; echo bound";
-    let edits = "-smp:1) arg=1,maxcpus=2;;\n-m:*) arg=$arg,slots=2,maxmem=1G;;";
-    let all = ["--name", "grows", "-m", "256m", "busybox", "sh", "-c", script];
-    let grows = run_changed(&lab, edits, &all);
+    let all = ["--boot", "direct", "--name", "grows", "--hot-add", "busybox", "sh", "-c", script];
+    let grows = lab.start(lab.command("containervm", &[&["run"][..], &all].concat()));
     grows.expect("1\nup\n");
     let mut monitor = Monitor::connect(&lab.vm("grows")).unwrap();
     let slots = monitor.execute("query-hotpluggable-cpus", &json!({})).unwrap();

@@ -121,6 +121,17 @@ fn an_init_collects_ten_thousand_orphans_and_ends_as_its_program_does() {
 }
 
 #[test]
+fn a_container_may_use_exactly_the_memory_it_is_given() {
+    let lab = Lab::new();
+    for (given, bytes) in [("8m", 8 << 20), ("256m", 256 << 20), ("1g", 1_u64 << 30)] {
+        let cat = ["busybox", "cat", "/sys/fs/cgroup/memory.max"];
+        let [busybox, cat, file] = cat;
+        let seen = lab.run(["--boot", "direct", "-m", given, busybox, cat, file]);
+        seen.code(0).prints(&format!("{bytes}\n"));
+    }
+}
+
+#[test]
 fn every_signal_reaches_the_process() {
     let lab = Lab::new();
     let script = "for n in $(seq 64); do case $n in 9|19|32|33) ;; *) trap \"echo got $n.\" $n;; esac; \

@@ -127,6 +127,10 @@ pub struct Machine {
     pub memory: u32,
     /// `numvcpus`.
     pub cpus: u32,
+    /// `mem.hotadd`: memory can be added while it runs.
+    pub memory_hot_add: bool,
+    /// `vcpu.hotadd`: processors can be added while it runs.
+    pub cpu_hot_add: bool,
     /// `firmware`.
     pub firmware: Firmware,
     /// `containervm.boot`.
@@ -178,6 +182,8 @@ impl Machine {
             uuid,
             memory: keys.number("memsize", MIN_MEMORY..=MAX_MEMORY)?.unwrap_or(DEFAULT_MEMORY),
             cpus: keys.number("numvcpus", 1..=MAX_CPUS)?.unwrap_or(1),
+            memory_hot_add: keys.flag("mem.hotadd", false)?,
+            cpu_hot_add: keys.flag("vcpu.hotadd", false)?,
             firmware: keys
                 .choice("firmware", &[("bios", Firmware::Bios), ("efi", Firmware::Efi)])?
                 .unwrap_or(Firmware::Bios),

@@ -116,6 +116,30 @@ pub fn check_host(machine: &Machine) -> Result<(), QemuError> {
     }
 }
 
+/// Modules that can be added to a VM's memory, and to how many times of what it has at first: VMware's.
+const MODULES: u32 = 16;
+/// Processors that a VM can come to have; each has a price in the kernel from the start.
+const MOST_CPUS: u32 = 8;
+
+fn memory(machine: &Machine) -> String {
+    let Machine { memory, memory_hot_add, .. } = *machine;
+    let most = u64::from(memory) * u64::from(MODULES);
+    if memory_hot_add {
+        format!("{memory}M,slots={MODULES},maxmem={most}M")
+    } else {
+        format!("{memory}M")
+    }
+}
+
+fn processors(machine: &Machine) -> String {
+    let Machine { cpus, cpu_hot_add, .. } = *machine;
+    if cpu_hot_add && cpus < MOST_CPUS {
+        format!("{cpus},maxcpus={MOST_CPUS}")
+    } else {
+        cpus.to_string()
+    }
+}
+
 impl QemuCommand {
     /// The command for a machine.
     ///
@@ -133,8 +157,8 @@ impl QemuCommand {
             line.option("-object", &size);
         }
         line.accel(facts.accel);
-        line.option("-m", &format!("{}M", machine.memory));
-        line.option("-smp", &machine.cpus.to_string());
+        line.option("-m", &memory(machine));
+        line.option("-smp", &processors(machine));
         line.option("-rtc", "base=utc");
         if let Some(uuid) = &machine.uuid {
             line.option("-uuid", uuid);

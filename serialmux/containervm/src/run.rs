@@ -13,7 +13,7 @@ use guestinfo::{ContainerSpec, EncodeError, ProcessSpec, vmx::VmxNameError};
 
 pub use self::{
     log_opt::{LogOpt, LogOptError},
-    quantity::{bytes, cpus, memory, nano_cpus},
+    quantity::{Memory, bytes, cpus, disk, memory, nano_cpus},
     security::SecurityOption,
     write::{Hardware, vmx},
 };
@@ -102,13 +102,13 @@ pub enum RunError {
     /// Not an amount of memory.
     #[error("{0:?} is not an amount of memory; expected a number with b, k, m or g, such as 512m")]
     Memory(String),
-    /// Too little memory.
-    #[error(
-        "{given} is too little memory: a containerVM has a kernel of its own and needs at least {least}m"
-    )]
+    /// Too little of it.
+    #[error("{given} is too little {what}; at least {least}m are needed")]
     TooLittle {
         /// What was given.
         given: String,
+        /// Of what.
+        what: &'static str,
         /// The least possible, in MiB.
         least: u32,
     },

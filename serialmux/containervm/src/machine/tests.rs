@@ -174,3 +174,22 @@ fn the_kernel_comes_from_the_cd_rom_or_the_installations_iso() {
     let (_dir, direct) = machine(&(none + "\ncontainervm.boot = \"direct\"\n"));
     assert_eq!(direct.unwrap().iso(bootstrap), bootstrap);
 }
+
+#[test]
+fn memory_and_processors_can_be_added_where_the_file_says_so() {
+    let check = |text: &str, memory: &str, cpus: &str| {
+        let (_dir, machine) = machine(text);
+        let machine = machine.unwrap();
+        let facts = crate::qemu::Facts {
+            dir: "/vms/x".into(),
+            accel: crate::accel::Accel::Tcg,
+            bootstrap_iso: Some("/iso/b.iso".into()),
+            kernel: None,
+        };
+        let line = crate::qemu::QemuCommand::new(&machine, &facts).unwrap().to_string();
+        assert!(line.contains(&format!(" -m {memory} -smp {cpus} -")), "{line}");
+    };
+    check(TYPICAL, "2048M", "2");
+    check(&with("mem.hotadd", "TRUE"), "2048M,slots=16,maxmem=32768M", "2");
+    check(&with("vcpu.hotadd", "TRUE"), "2048M", "2,maxcpus=8");
+}

@@ -19,6 +19,8 @@ pub struct Hardware {
     pub memory: u32,
     /// Processors.
     pub cpus: u32,
+    /// Whether memory and processors can be added while it runs.
+    pub hot_add: bool,
     /// BIOS or UEFI.
     pub firmware: Firmware,
     /// From the ISO, or the kernel directly.
@@ -36,6 +38,7 @@ impl Default for Hardware {
         Self {
             memory: DEFAULT_MEMORY,
             cpus: 1,
+            hot_add: false,
             firmware: Firmware::Bios,
             boot: Boot::Iso,
             pipe: "tcp://127.0.0.1:2377".to_owned(),
@@ -110,6 +113,9 @@ fn lines(draft: &Draft, hardware: &Hardware) -> Result<Vec<(&'static str, String
     lines.push(("containervm.pipe", hardware.fast_pipe.word().to_owned()));
     if let Some(socket) = &hardware.vsock_socket {
         lines.push(("containervm.vsock.socket", socket.display().to_string()));
+    }
+    if hardware.hot_add {
+        lines.extend([("mem.hotadd", "TRUE".to_owned()), ("vcpu.hotadd", "TRUE".to_owned())]);
     }
     if hardware.boot == Boot::Direct {
         lines.push(("containervm.boot", "direct".to_owned()));

@@ -57,16 +57,16 @@ impl Confinement {
         Ok(process)
     }
 
-    /// What concerns all processes; of the processors a fraction may be theirs.
-    pub(super) fn container(&self, cpus: &str) -> anyhow::Result<ContainerSpec> {
+    /// What concerns all processes; bytes of memory, 0 for what the VM can spare, and of the processors a
+    /// fraction may be theirs.
+    pub(super) fn container(&self, memory: u64, cpus: &str) -> anyhow::Result<ContainerSpec> {
         let mut container = ContainerSpec {
             read_only: self.read_only,
             tmpfs: self.tmpfs.clone(),
             shm_size: self.shm_size.as_deref().map(bytes).transpose()?.unwrap_or(0),
             mask_paths: false,
             init: self.init,
-            // The VM's own size is the limit.
-            memory: 0,
+            memory,
             pids: u64::try_from(self.pids_limit).unwrap_or(0),
             nano_cpus: nano_cpus(cpus)?,
         };

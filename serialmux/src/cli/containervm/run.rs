@@ -7,7 +7,7 @@ use crate::launch;
 use clap::{Args, ValueEnum};
 use containervm::image;
 use containervm::machine::{Boot, DEFAULT_MEMORY, Firmware, PipeKind};
-use containervm::run::{Hardware, LogOpt, RunOptions, cpus, memory, vmx};
+use containervm::run::{Hardware, LogOpt, Memory, RunOptions, cpus, disk, memory, vmx};
 use containervm::store::Vm;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,12 +67,15 @@ pub(super) struct Run {
     /// What becomes of output that nobody takes: mode=blocking or mode=non-blocking, max-buffer-size=4m
     #[arg(long, value_name = "NAME=VALUE")]
     log_opt: Vec<LogOpt>,
-    /// The VM's memory (512m, 1g) [default: 512m]
+    /// The memory it may use (256m, 1g); its VM gets more, for its kernel [default: what a VM of 512m has left]
     #[arg(short, long)]
     memory: Option<String>,
     /// The VM's processors
     #[arg(long, default_value = "1")]
     cpus: String,
+    /// Let memory and processors be added while it runs, which takes some memory from the start
+    #[arg(long)]
+    hot_add: bool,
     #[command(flatten)]
     confinement: Confinement,
     /// Size of its disk, of which only what is written takes space
@@ -149,7 +152,7 @@ impl Run {
         let options = self.options()?;
         // The name first: it is the cheapest thing that can be wrong.
         let mut draft = store.draft(self.name.as_deref(), &self.image, self.rm)?;
-        let disk_size = u64::from(memory(&self.disk_size)?) * 1024 * 1024;
+        let disk_size = u64::from(disk(&self.disk_size)?) * 1024 * 1024;
         let image = image::resolve(&self.image, disk_size, home, &mut tell)?;
         draft.copy_disk(&image)?;
         let dry = self.print_vmx || self.how.print_qemu;
@@ -164,7 +167,7 @@ impl Run {
     }
 
     fn hardware(&self) -> anyhow::Result<Hardware> {
-        let memory = self.memory.as_deref().map_or(Ok(DEFAULT_MEMORY), memory)?;
+        let memory = self.memory()?.map_or(DEFAULT_MEMORY, |memory| memory.vm);
         let (firmware, boot) = match self.boot {
             BootBy::Bios => (Firmware::Bios, Boot::Iso),
             BootBy::Efi => (Firmware::Efi, Boot::Iso),
@@ -177,11 +180,17 @@ impl Run {
         };
         let vsock_socket = self.vsock_socket.as_ref().map(std::path::absolute).transpose()?;
         let cpus = cpus(&self.cpus)?;
+        let hot_add = self.hot_add;
         let hardware = Hardware { memory, cpus, firmware, boot, fast_pipe, ..Hardware::default() };
-        Ok(Hardware { vsock_socket, ..hardware })
+        Ok(Hardware { hot_add, vsock_socket, ..hardware })
+    }
+
+    fn memory(&self) -> anyhow::Result<Option<Memory>> {
+        Ok(self.memory.as_deref().map(memory).transpose()?)
     }
 
     fn options(&self) -> anyhow::Result<RunOptions> {
+        let memory = self.memory()?.map_or(0, |memory| memory.container);
         Ok(RunOptions {
             image: self.image.clone(),
             tty: self.tty,
@@ -194,7 +203,7 @@ impl Run {
             entrypoint: self.entrypoint.clone(),
             command: self.command.clone(),
             process: self.confinement.process()?,
-            container: self.confinement.container(&self.cpus)?,
+            container: self.confinement.container(memory, &self.cpus)?,
             waits_for_attach: self.wait_for_attach,
             restart: if self.restart == "no" { String::new() } else { self.restart.clone() },
             stop_signal: self.stop_signal.clone(),
