@@ -1,0 +1,195 @@
+//! Cases of VIC's suite that no other test stands for, by their numbers in `vic.rs`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use qemu_tests::{Lab, Program};
+use std::process::Command;
+
+/// `containervm run -d` with these options, image and command included.
+#[track_caller]
+fn run_detached(lab: &Lab, name: &str, options: &[&str]) {
+    let run = ["run", "-d", "--boot", "direct", "--name", name];
+    lab.start(lab.command("containervm", &[&run[..], options].concat())).finish().code(0);
+}
+
+/// A shell that lives until it is told to end.
+const IDLE: &str = "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done";
+
+#[track_caller]
+fn idle(lab: &Lab) {
+    run_detached(lab, "box", &["busybox", "sh", "-c", IDLE]);
+    lab.serialmux(["logs", "-f", "box"]).expect("up\n");
+}
+
+#[track_caller]
+fn stop(lab: &Lab) {
+    lab.containervm(["stop", "box"]).finish().code(0);
+}
+
+#[test]
+fn vic_13_what_ran_in_a_terminal_is_started_in_the_background() {
+    let lab = Lab::new();
+    let run = ["run", "-it", "--boot", "direct", "--name", "dated", "busybox", "date", "+at-%s-"];
+    lab.in_terminal(&lab.command("containervm", &run)).finish().code(0).shows("at-");
+    lab.containervm(["start", "dated"]).finish().code(0);
+    lab.serialmux(["wait", "dated"]).finish().code(0).prints("0\n");
+    let said = lab.serialmux(["logs", "dated"]).finish().code(0).out();
+    assert_eq!(said.matches("at-").count(), 2, "{said}");
+}
+
+#[test]
+fn vic_14_51_a_top_in_a_terminal_is_logged_and_stopped() {
+    let lab = Lab::new();
+    run_detached(&lab, "top", &["-it", "busybox", "top"]);
+    let logs = lab.serialmux(["logs", "-f", "top"]);
+    logs.expect("Mem:").expect("CPU:").expect("Load average:");
+    lab.containervm(["stop", "top"]).finish().code(0);
+    lab.serialmux(["wait", "top"]).finish().code(0).prints("143\n");
+}
+
+/// The time, as `inspect` shows it, a little off.
+fn clock(offset: &str) -> String {
+    let shown = Command::new("date").args(["-u", "-d", offset, "+%Y-%m-%dT%H:%M:%S.%NZ"]).output();
+    String::from_utf8(shown.unwrap().stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn vic_24_start_and_end_are_when_they_were() {
+    let lab = Lab::new();
+    let before = clock("-1 sec");
+    run_detached(&lab, "short", &["busybox", "sleep", "2"]);
+    lab.serialmux(["wait", "short"]).finish().code(0).prints("0\n");
+    let after = clock("+1 sec");
+    let shown = lab.serialmux(["inspect", "short"]).finish().code(0).out();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let (start, end) = (shown["started"].as_str(), shown["exit"]["time"].as_str());
+    let (start, end) = (start.unwrap(), end.unwrap());
+    // All of one length, so their order is that of the moments.
+    assert!(before.as_str() < start && start < end && end < after.as_str(), "{shown}");
+}
+
+#[test]
+fn vic_52_a_shell_that_heeds_only_hup_is_ended_by_term_under_an_init() {
+    let lab = Lab::new();
+    let script = "trap 'echo hup' HUP; echo up; while :; do sleep 0.1; done";
+    run_detached(&lab, "box", &["--init", "busybox", "sh", "-c", script]);
+    lab.serialmux(["logs", "-f", "box"]).expect("up\n");
+    lab.containervm(["stop", "-t", "600", "box"]).finish().code(0);
+    // Not 137: nothing was killed.
+    lab.serialmux(["wait", "box"]).finish().code(0).prints("143\n");
+}
+
+#[test]
+fn vic_53_a_stop_signal_that_is_heard_but_not_heeded_is_followed_by_kill() {
+    let lab = Lab::new();
+    let script = "trap 'echo StopSignalUSR1' USR1; echo up; while :; do sleep 0.1; done";
+    let stop = ["--stop-signal", "USR1", "busybox", "sh", "-c", script];
+    run_detached(&lab, "box", &stop);
+    lab.serialmux(["logs", "-f", "box"]).expect("up\n");
+    lab.containervm(["stop", "-t", "2", "box"]).finish().code(0);
+    lab.serialmux(["logs", "box"]).finish().code(0).prints("up\nStopSignalUSR1\n");
+    lab.serialmux(["wait", "box"]).finish().code(0).prints("137\n");
+}
+
+#[test]
+fn vic_61_a_signal_reaches_the_process_and_not_its_children() {
+    let lab = Lab::new();
+    let script = "sh -c 'trap \"echo KillSignalChildHUP\" HUP; echo child; while :; do sleep 0.1; done' & \
+                  trap 'echo KillSignalParentHUP' HUP; while :; do wait; done";
+    run_detached(&lab, "box", &["busybox", "sh", "-c", script]);
+    let logs = lab.serialmux(["logs", "-f", "box"]);
+    logs.expect("child\n");
+    lab.serialmux(["kill", "-s", "HUP", "box"]).finish().code(0);
+    logs.expect("KillSignalParentHUP\n");
+    lab.containervm(["stop", "-t", "1", "box"]).finish().code(0);
+    lab.serialmux(["logs", "box"]).finish().code(0).prints("child\nKillSignalParentHUP\n");
+}
+
+#[test]
+fn vic_66_restarts_starts_and_stops_at_once_end_in_words() {
+    let lab = Lab::new();
+    idle(&lab);
+    let all: Vec<Program> = (0..2)
+        .flat_map(|_| {
+            let restart = lab.containervm(["restart", "-t", "5", "box"]);
+            let stop = lab.containervm(["stop", "-t", "1", "box"]);
+            [restart, stop, lab.containervm(["start", "box"])]
+        })
+        .collect();
+    for one in all {
+        let one = one.finish();
+        assert!(!format!("{}{}", one.out(), one.err()).contains("EOF"), "{one:?}");
+        assert!(matches!(one.status.code(), Some(0 | 125)), "{one:?}");
+    }
+    // Whatever came of it, the container is as good as before.
+    stop(&lab);
+    lab.containervm(["start", "box"]).finish().code(0);
+    stop(&lab);
+    lab.serialmux(["ps"]).finish().code(0).shows("exited");
+}
+
+#[test]
+fn vic_84_86_92_execs_in_all_forms_and_many_in_the_background() {
+    let lab = Lab::new();
+    idle(&lab);
+    for n in 1..=9 {
+        let script = format!("exit {n}");
+        lab.serialmux(["exec", "box", "sh", "-c", &script]).finish().code(n);
+    }
+    lab.serialmux(["exec", "box", "/bin/false"]).finish().code(1);
+    lab.serialmux(["exec", "box", "/bin/true"]).finish().code(0);
+    let text = "Do what you can, with what you have, where you are.";
+    for (form, end) in [("-e=A=1", "\n"), ("-i", "\n"), ("-t", "\r\n"), ("-it", "\r\n")] {
+        for _ in 0..5 {
+            let said = lab.serialmux(["exec", form, "box", "echo", text]).finish();
+            said.code(0).prints(&format!("{text}{end}"));
+        }
+    }
+    let all: Vec<Program> = (0..49)
+        .map(|n| lab.serialmux(["exec", "-d", "box", "touch", &format!("/tmp/{n}")]))
+        .collect();
+    all.into_iter().for_each(|one| drop(one.finish().code(0).out()));
+    let count = "until [ $(ls /tmp | wc -l) = 49 ]; do sleep 0.1; done";
+    lab.serialmux(["exec", "box", "sh", "-c", count]).finish().code(0);
+    stop(&lab);
+}
+
+#[test]
+fn vic_93_execs_while_it_is_stopped_say_why_they_do_not_run() {
+    let lab = Lab::new();
+    idle(&lab);
+    let begin = |_| lab.serialmux(["exec", "box", "ls", "/"]);
+    let mut all: Vec<Program> = (0..7).map(begin).collect();
+    let stop = lab.containervm(["stop", "box"]);
+    all.extend((0..7).map(begin));
+    for one in all {
+        let one = one.finish();
+        match one.status.code() {
+            Some(0) => drop(one.shows("etc")),
+            // It ran, and was ended with its container.
+            Some(137) => {}
+            _ => {
+                let words = ["is not running", "has ended", "has been stopped"];
+                assert!(words.iter().any(|word| one.err().contains(word)), "{one:?}");
+                one.code(125);
+            }
+        }
+    }
+    stop.finish().code(0);
+}
+
+#[test]
+fn vic_98_101_102_users_are_who_they_are_with_docker() {
+    let lab = Lab::new();
+    let run = ["--boot", "direct", "-u", "2000", "busybox", "id"];
+    let [boot, direct, u, user, busybox, id] = run;
+    lab.run([boot, direct, u, user, busybox, id]).code(0).prints("uid=2000 gid=0(root)\n");
+    lab.run([boot, direct, u, "0:0", busybox, "whoami"]).code(0).prints("root\n");
+    idle(&lab);
+    let add = "echo testuser:x:77:88::/home/testuser:/bin/sh >>/etc/passwd";
+    lab.serialmux(["exec", "box", "sh", "-c", add]).finish().code(0);
+    for (user, home) in [("testuser", "/home/testuser\n"), ("root", "/root\n"), ("2000", "/\n")] {
+        let said = lab.serialmux(["exec", "-u", user, "box", "sh", "-c", "echo $HOME"]).finish();
+        said.code(0).prints(home);
+    }
+    stop(&lab);
+}
