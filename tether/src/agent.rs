@@ -5,11 +5,10 @@
 //! place where state changes.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
+use guestinfo::Spec;
 use guestinfo::source::NoAnswer;
-use guestinfo::{ContainerSpec, Spec};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -18,7 +17,6 @@ use wire::{GuestIdentity, Link, LinkConfig, Protection, Psk, Standby};
 
 use crate::boot::cmdline::Switches;
 use crate::boot::hardware::Hardware;
-use crate::cgroup::{self, Cgroup};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::host::{Host, HostEvent};
@@ -26,16 +24,18 @@ use crate::inside::Inside;
 use crate::line::uart::{self, LineError};
 use crate::pipes::Pipes;
 use crate::process::failure::GENERAL;
-use crate::rootfs::{EtcFiles, Rootfs};
 use crate::session::{MAX_LINGER, STOP_GRACE};
 use crate::sessions::Sessions;
 use crate::uevent::{Announcement, UeventSocket};
 use crate::upkeep::Upkeep;
 use crate::uplink::{News, Uplink, UplinkError};
-use crate::{console, identity, reap, sys};
+use crate::{console, reap, sys};
 
+mod disks;
 mod orders;
 mod reload;
+
+use disks::Disks;
 
 pub use orders::Ending;
 
@@ -107,6 +107,7 @@ struct Signals {
 struct Agent {
     spec: Spec,
     hardware: Hardware,
+    disks: Disks,
     /// Absent after it has failed: what runs goes on without new devices.
     uevents: Option<UeventSocket>,
     uplink: Uplink,
@@ -147,8 +148,8 @@ pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
     let mut agent = Agent::new(switches, hardware, uevents, config)?;
     if let Some(text) = complaint {
         agent.refuse(text)?;
-    } else if let Some(disk) = agent.hardware.seek_disk(switches.disk_timeout) {
-        agent.start(&disk)?;
+    } else {
+        agent.seek_disks(switches.disk_timeout)?;
     }
     loop {
         agent.turn()?;
@@ -190,6 +191,7 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         Ok(Self {
             hardware,
+            disks: Disks::default(),
             uevents: Some(uevents),
             uplink: uplink(&config.spec)?,
             sessions: Sessions::new(&config),
@@ -237,6 +239,7 @@ impl Agent {
             moved = self.uplink.wait() => moved.map(|()| Event::Progress).map_err(|e| UplinkError::from(e).into()),
             () = self.sessions.wait() => Ok(Event::Progress),
             () = self.inside.wait() => Ok(Event::Progress),
+            () = self.disks.wait() => Ok(Event::Progress),
             event = signals.next() => Ok(event),
             event = self.host.next() => Ok(Event::Host(event)),
             announcement = announcement => Ok(announcement.map_or_else(Event::NoMoreDevices, Event::Device)),
@@ -265,19 +268,17 @@ impl Agent {
                     Announcement::Event(event) => Some(event),
                     Announcement::Overrun => None,
                 });
-                let disk = match announcement {
+                let disks = match announcement {
                     Announcement::Event(event) => {
                         self.host.announce(&event);
-                        self.hardware.announce(&event)
+                        self.hardware.announce(&event).into_iter().collect()
                     }
                     Announcement::Overrun => {
                         self.host.look_for_buttons();
                         self.hardware.look()
                     }
                 };
-                if let Some(disk) = disk {
-                    self.start(&disk)?;
-                }
+                self.disks_here(disks)?;
             }
             Event::NoMoreDevices(error) => {
                 warn!("device announcements have ended: {error}");
@@ -294,15 +295,12 @@ impl Agent {
         self.look_around();
         self.upkeep.turn(&mut self.uplink);
         self.give_up();
-        if let Some(text) = self.hardware.due()
-            && self.sessions.first().is_waiting()
-        {
-            self.sessions.report_failure(GENERAL.into(), text, &mut self.uplink);
-        }
+        self.disks_due();
+        self.volumes_turn();
         let runs = self.sessions.first().is_running();
         if runs && !self.has_run {
             self.has_run = true;
-            self.hardware.process_runs(!self.spec.mounts.is_empty());
+            self.hardware.process_runs();
         }
         self.busy = runs && self.hardware.load_next();
         for round in 1..=ROUNDS {
@@ -403,38 +401,6 @@ impl Agent {
             self.sessions.report_failure(128 + libc::SIGKILL, text.to_owned(), &mut self.uplink);
         }
     }
-
-    /// Starts the session in its root, unless it is over already.
-    fn start(&mut self, device: &Path) -> Result<(), AgentError> {
-        if !self.sessions.first().is_waiting() {
-            return Ok(());
-        }
-        info!("container root is {}", device.display());
-        let cgroup = Cgroup::create(Path::new(cgroup::TREE), CGROUP);
-        let memory = self.upkeep.bound(cgroup.path(), &self.spec);
-        let around = ContainerSpec { memory, ..self.spec.container.clone() };
-        let rootfs = match Rootfs::mount(device, &self.etc(), &around) {
-            Ok(rootfs) => rootfs,
-            Err(failure) => {
-                self.sessions.fail(&failure, &mut self.uplink);
-                return Ok(());
-            }
-        };
-        if let Err(error) = loopback() {
-            warn!("no loopback network: {error}");
-        }
-        self.inside.begin();
-        Ok(self.sessions.place(rootfs, cgroup, &mut self.uplink)?)
-    }
-
-    fn etc(&self) -> EtcFiles {
-        let hostname = self.sessions.first().launch().hostname.as_str();
-        EtcFiles {
-            hostname: hostname.to_owned(),
-            hosts: identity::hosts(hostname, &[]),
-            resolv_conf: identity::resolv_conf(&[]),
-        }
-    }
 }
 
 /// Memory of this process that is in RAM, 0 when it cannot be told (`VmRSS` in proc(5)).
@@ -442,12 +408,6 @@ fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
-}
-
-fn loopback() -> Result<(), nix::errno::Errno> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    sys::loopback_up(&socket)
 }
 
 fn uplink(spec: &Spec) -> Result<Uplink, AgentError> {

@@ -51,6 +51,7 @@ pub mod uevent;
 pub mod upkeep;
 pub mod uplink;
 pub mod user;
+pub mod volumes;
 
 use std::fs;
 use std::path::Path;

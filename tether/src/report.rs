@@ -11,8 +11,8 @@ use guestinfo::rpci::{RpciSink, RpciSource};
 use guestinfo::sink::Sink;
 use guestinfo::source::Source as _;
 use guestinfo::{
-    EncodeError, EndpointReport, ExitLog, Header, Report, SessionReport, SessionSpec, Spec,
-    Started, Timestamp,
+    EncodeError, EndpointReport, ExitLog, Header, MountReport, Report, SessionReport, SessionSpec,
+    Spec, Started, Timestamp,
 };
 use prost::Message as _;
 use tracing::{debug, error, info};
@@ -102,6 +102,11 @@ impl Reporter {
         // Of a network that has got nothing there is nothing to say.
         networks.retain(|_, endpoint| *endpoint != EndpointReport::default());
         self.report.networks = networks;
+    }
+
+    /// Whether a volume is in the container.
+    pub fn volume(&mut self, name: &str, mounted: Started) {
+        self.report.mounts.insert(name.to_owned(), MountReport { mounted });
     }
 
     /// What became of the config when it was read again.

@@ -17,15 +17,20 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use guestinfo::ContainerSpec;
+use guestinfo::{ContainerSpec, Tmpfs};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{chdir, chroot, mkdir};
 
+use crate::inside::root::ContainerRoot;
 use crate::process::failure::StartFailure;
 use crate::sys;
+use crate::volumes::store::Store;
+use crate::volumes::{Medium, Volume, VolumeError, place};
+
+pub(crate) use mounts::tmpfs_options;
 
 /// Where the agent mounts the container's disk.
 pub const MOUNT_POINT: &str = "/containerfs";
@@ -78,6 +83,7 @@ pub struct Rootfs {
     files: Vec<&'static str>,
     /// What else is mounted, and how.
     around: ContainerSpec,
+    volumes: Vec<Volume>,
 }
 
 impl Rootfs {
@@ -91,6 +97,7 @@ impl Rootfs {
         device: &Path,
         etc: &EtcFiles,
         around: &ContainerSpec,
+        volumes: Vec<Volume>,
     ) -> Result<Self, StartFailure> {
         let failed = StartFailure::machine;
         fs::create_dir_all(MOUNT_POINT).map_err(|e| failed("make the mount point")(number(&e)))?;
@@ -108,7 +115,18 @@ impl Rootfs {
         .map_err(failed("mount pseudo-terminals"))?;
         let files =
             write_etc(etc).map_err(|e| failed("write the container's /etc files")(number(&e)))?;
-        Ok(Self { files, around: around.clone() })
+        Ok(Self { files, around: around.clone(), volumes })
+    }
+
+    /// Takes a further volume, for the runs to come.
+    pub fn add(&mut self, volume: Volume) {
+        self.remove(&volume.name);
+        self.volumes.push(volume);
+    }
+
+    /// Leaves a volume out, in the runs to come.
+    pub fn remove(&mut self, name: &str) {
+        self.volumes.retain(|volume| volume.name != name);
     }
 
     /// Makes this the root of the calling process, which must be alone in its mount namespace, and mounts
@@ -127,6 +145,7 @@ impl Rootfs {
         let console = terminal.map(|number| detached(&format!("{PTS}/{number}"))).transpose()?;
         let files = self.files.iter().map(|name| Ok((*name, detached(&format!("{ETC}/{name}"))?)));
         let files = files.collect::<Result<Vec<_>, StartFailure>>()?;
+        let stores = self.volumes.iter().map(Store::open).collect::<Result<Vec<_>, _>>()?;
         change_root()?;
         mounts::mount_usual(self.around.shm_size, self.around.memory)?;
         make_devices()?;
@@ -134,19 +153,49 @@ impl Rootfs {
         if let Some(console) = console {
             attach(&console, &create_file(Path::new("/dev/console"))?, "/dev/console")?;
         }
+        if self.around.mask_paths {
+            mounts::mask()?;
+        }
+        self.mount_further(&stores)?;
+        // These lead to the agent's files, and the image's links are followed from here on.
+        drop((pts, stores));
+        // Last, so that a volume on /etc does not hide them.
         for (name, file) in &files {
             let path = format!("/etc/{name}");
             if let Some(target) = file_target(Path::new(&path))? {
                 attach(file, &target, &path)?;
             }
         }
-        // The image's links are followed from here on: none may find a way out through a descriptor.
-        drop((pts, files));
-        if self.around.mask_paths {
-            mounts::mask()?;
+        Ok(())
+    }
+
+    /// Mounts volumes and memory, what lies above before what lies below. What volumes copy from the image is
+    /// copied before anything is mounted over it.
+    fn mount_further(&self, stores: &[Option<Store>]) -> Result<(), StartFailure> {
+        enum Item<'a> {
+            Tree(&'a Volume, OwnedFd),
+            Memory(&'a Tmpfs),
         }
-        let memory = self.around.memory;
-        self.around.tmpfs.iter().try_for_each(|tmpfs| mounts::mount_tmpfs(tmpfs, memory))
+        let failed = || StartFailure::machine("open the root")(Errno::EIO);
+        let root = ContainerRoot::open_own().map_err(|_| failed())?;
+        let mut items: Vec<(&str, Item<'_>)> =
+            self.around.tmpfs.iter().map(|tmpfs| (tmpfs.path(), Item::Memory(tmpfs))).collect();
+        for (volume, store) in self.volumes.iter().zip(stores) {
+            let item = match (&volume.medium, store) {
+                (Medium::Memory(tmpfs), _) => Item::Memory(tmpfs),
+                (Medium::Disk(_), Some(store)) => Item::Tree(volume, store.mount(volume, &root)?),
+                (Medium::Disk(_), None) => continue,
+            };
+            items.push((&volume.dest, item));
+        }
+        items.sort_by(|a, b| a.0.split('/').cmp(b.0.split('/')));
+        items.into_iter().try_for_each(|(path, item)| match item {
+            Item::Memory(tmpfs) => mounts::mount_tmpfs(&root, tmpfs, self.around.memory),
+            Item::Tree(volume, tree) => place::attach(&tree, &root, path).map_err(|errno| {
+                let (name, step) = (volume.name.clone(), format!("mount it on {path}"));
+                VolumeError::Step { name, step, errno }.into()
+            }),
+        })
     }
 
     /// Makes the root read-only if it is to be: the last step, when nothing more has to be made in it.

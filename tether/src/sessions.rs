@@ -27,6 +27,7 @@ use crate::report::Reporter;
 use crate::rootfs::Rootfs;
 use crate::session::{Place, RequestError, Session, Teller};
 use crate::uplink::{Uplink, UplinkError};
+use crate::volumes::Volume;
 
 /// The key of the container's own session.
 const FIRST: Key = 0;
@@ -198,6 +199,20 @@ impl Sessions {
             return Ok(());
         }
         self.start_first(uplink)
+    }
+
+    /// Mounts a further volume with each start from now on.
+    pub fn add_volume(&mut self, volume: Volume) {
+        if let Some(container) = &mut self.container {
+            container.rootfs.add(volume);
+        }
+    }
+
+    /// Mounts a volume no more.
+    pub fn remove_volume(&mut self, name: &str) {
+        if let Some(container) = &mut self.container {
+            container.rootfs.remove(name);
+        }
     }
 
     /// Somebody is attached.

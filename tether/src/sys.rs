@@ -281,6 +281,47 @@ pub fn copy_mount(path: &CStr) -> Result<OwnedFd, Errno> {
     Ok(own(fd))
 }
 
+/// Makes a detached copy of the mount at the directory that `directory` refers to.
+///
+/// # Errors
+///
+/// `EINVAL` when it is in another mount namespace; the kernel's others as for [`copy_mount`].
+pub fn copy_mount_of(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    let here = c"".as_ptr();
+    let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | libc::AT_EMPTY_PATH).cast_unsigned();
+    // JUSTIFICATION: see [`copy_mount`].
+    // SAFETY: the descriptor is open and the string is zero-terminated during the call.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), here, flags) };
+    let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EOVERFLOW)?;
+    Ok(own(fd))
+}
+
+/// Makes a detached mount one that can only be read through, whatever others of its file system allow.
+///
+/// # Errors
+///
+/// The kernel's (mount_setattr(2), Linux 5.12).
+pub fn make_read_only(mount: &OwnedFd) -> Result<(), Errno> {
+    /// The kernel's struct mount_attr: set, clear, propagation, userns_fd.
+    const ATTRIBUTES: [u64; 4] = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
+    let here = c"".as_ptr();
+    let (flags, size) = (libc::AT_EMPTY_PATH, size_of_val(&ATTRIBUTES));
+    // JUSTIFICATION: no wrapper exists for the new mount calls.
+    // SAFETY: the descriptor is open, the string is zero-terminated, and the attributes have the size given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            here,
+            flags,
+            ATTRIBUTES.as_ptr(),
+            size,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 /// Attaches a detached mount on the file or directory that `target` refers to.
 ///
 /// # Errors

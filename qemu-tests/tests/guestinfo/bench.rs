@@ -106,6 +106,11 @@ impl Bench {
         qemu
     }
 
+    /// The directory of the VM of that id.
+    pub(crate) fn vm_dir(&self, id: &str) -> PathBuf {
+        self.lab.home().join("data/vms").join(id)
+    }
+
     /// Looks at a VM's report until it is as wanted, or fails when time is up.
     pub(crate) fn await_report(
         &self,

@@ -86,22 +86,22 @@ fn a_vm_without_any_config_says_where_it_looked_and_powers_off() {
 }
 
 /// A config disk that is a VMX file from its first byte on, of a size that stays.
-struct PlainDisk {
+pub(crate) struct PlainDisk {
     path: std::path::PathBuf,
 }
 
 impl PlainDisk {
-    fn new(bench: &Bench) -> Self {
+    pub(crate) fn new(bench: &Bench) -> Self {
         Self { path: bench.lab.path("config.img") }
     }
 
-    fn write(&self, pairs: &[(String, String)]) {
+    pub(crate) fn write(&self, pairs: &[(String, String)]) {
         let mut bytes = format!("# containervm config\n{}", visible(pairs)).into_bytes();
         bytes.resize(64 * 1024, 0);
         fs::write(&self.path, bytes).expect("a file can be written");
     }
 
-    fn device(&self) -> String {
+    pub(crate) fn device(&self) -> String {
         let path = self.path.display();
         format!(
             "-drive if=none,id=config,format=raw,file={path} -device virtio-blk-pci,drive=config"
@@ -109,7 +109,7 @@ impl PlainDisk {
     }
 }
 
-fn set(pairs: &mut Vec<(String, String)>, key: &str, value: &str) {
+pub(crate) fn set(pairs: &mut Vec<(String, String)>, key: &str, value: &str) {
     let key = format!("guestinfo.vice.{key}");
     match pairs.iter_mut().find(|(had, _)| *had == key) {
         Some(pair) => value.clone_into(&mut pair.1),
@@ -138,13 +138,14 @@ fn a_running_vm_follows_its_config_as_far_as_it_can() {
     set(&mut pairs, "/link/linger", "9");
     set(&mut pairs, "/networks", "bridge|second");
     set(&mut pairs, "/mounts", "data");
+    set(&mut pairs, "/mounts|data/dest", "/data");
     set(&mut pairs, "/hostname", "other");
     disk.write(&pairs);
     let followed = reload();
     for part in [
         "done: debug level 1; linger 9 s;",
         "network second: from the next boot",
-        "volume data: from the next boot",
+        "volume data: its source",
         "hostname: fixed while the container runs",
     ] {
         followed.code(0).shows(part);

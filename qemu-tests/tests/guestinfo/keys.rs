@@ -185,7 +185,7 @@ fn keys_of_every_kind_are_understood_and_true_values_too() {
     let script = "sh|-c|test -t 0 && test -t 1 && echo terminal; read x; echo got $x; exit 4";
     let session = |key: &str| format!("/sessions|{id}{key}");
     let exec = |key: &str| format!("/execs|E1{key}@non-persistent");
-    let (route, mount) = ("/networks|bridge/network", "/mounts|data");
+    let route = "/networks|bridge/network";
     for (key, value) in [
         (session("/cmd/Args~"), script),
         (session("/cmd/Args"), "2"),
@@ -205,12 +205,6 @@ fn keys_of_every_kind_are_understood_and_true_values_too() {
         (format!("{route}/pools"), "0"),
         (format!("{route}/pools|0/first"), "rBAAAg=="),
         (format!("{route}/pools|0/last"), "rBD//g=="),
-        ("/mounts".to_owned(), "data"),
-        (format!("{mount}/source/Scheme"), "label"),
-        (format!("{mount}/source/Path"), "8d777f385d3dfec8"),
-        (format!("{mount}/dest"), "/data"),
-        (format!("{mount}/mode"), "rw"),
-        (format!("{mount}/copymode"), "2"),
         ("/execs@non-persistent".to_owned(), "E1"),
         (exec("/common/id"), "E1"),
         (exec("/cmd/Path"), "/bin/true"),

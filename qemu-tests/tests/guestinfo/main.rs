@@ -4,3 +4,4 @@ mod bench;
 mod disks;
 mod keys;
 mod operator;
+mod volumes;

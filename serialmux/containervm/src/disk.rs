@@ -10,10 +10,22 @@ use std::{
 use rustix::{
     fs::{SeekFrom, ioctl_ficlone, seek},
     io::Errno,
+    process::{Flock, FlockType, fcntl_getlk},
 };
 
 /// Bytes moved at once.
 const CHUNK: usize = 1 << 20;
+
+/// Whether a QEMU has the disk open: it locks some bytes of the file (QEMU's `docs/devel`, "image locking").
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn is_in_use(path: &Path) -> io::Result<bool> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let mut whole = Flock::from(FlockType::WriteLock);
+    whole.length = 0;
+    Ok(fcntl_getlk(&file, &whole)?.is_some())
+}
 
 /// Copies the disk at `from` to the new file `to`, which only the user can read.
 ///

@@ -4,6 +4,7 @@
 //! cache/images/<key>.img, <key>.json   file systems made from images      cache/debian/   unpacked packages
 //! cache/boot/<digest>/                 kernels taken out of ISOs           cache/accel.json
 //! data/vms/<id>/                       one containerVM each
+//! data/volumes/<name>/                 volumes with a name
 //! ```
 
 use std::{
@@ -92,6 +93,12 @@ impl Home {
     #[must_use]
     pub fn boot(&self) -> PathBuf {
         self.cache.join("boot")
+    }
+
+    /// The volumes.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
     }
 
     /// The VMs.

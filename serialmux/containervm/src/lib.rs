@@ -20,7 +20,7 @@
 //! [`supervise::Running::wait`].
 
 pub mod accel;
-mod disk;
+pub mod disk;
 pub mod ext4;
 pub mod home;
 pub mod identity;
@@ -33,3 +33,4 @@ pub mod run;
 pub mod store;
 pub mod supervise;
 pub mod tree;
+pub mod volume;

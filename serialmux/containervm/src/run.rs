@@ -17,7 +17,7 @@ pub use self::{
     security::SecurityOption,
     write::{Hardware, vmx},
 };
-use crate::identity::IdentityError;
+use crate::{identity::IdentityError, volume::Attached};
 
 /// Everything `run` can be told about the container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct RunOptions {
     pub log_opts: Vec<LogOpt>,
     /// `--restart`: in Docker's words when to run the process again; empty: never.
     pub restart: String,
+    /// `-v`, with their images.
+    pub volumes: Vec<Attached>,
 }
 
 /// Why a container cannot be run as asked.

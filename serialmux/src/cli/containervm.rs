@@ -4,6 +4,7 @@ mod confinement;
 mod restart;
 mod run;
 mod start;
+mod volume;
 
 use super::serialmux as mux;
 use crate::client::Client;
@@ -64,6 +65,9 @@ enum Command {
         #[arg(required = true)]
         containers: Vec<String>,
     },
+    /// Volumes that have a name
+    #[command(subcommand)]
+    Volume(volume::Volume),
     /// Remove what is no longer needed: leftovers of interrupted runs, and images of no containerVM
     Gc,
     /// Print completions for a shell
@@ -120,6 +124,7 @@ impl Cli {
             Command::Start(start) => start.run().await,
             Command::Supervise(supervise) => supervise.run().await,
             Command::Serialmux(cli) => Box::pin(cli.run()).await,
+            Command::Volume(volume) => volume.run().await,
             Command::Stop(args) => stop(args).await,
             Command::Restart(restart) => Box::pin(restart.run()).await,
             Command::Ls { json } => ls(json),

@@ -57,7 +57,7 @@ pub use blob::Blob;
 pub use disk::ConfigDisk;
 pub use extraconfig::{DecodeError, DecodeErrors, EncodeError, Header};
 pub use ip::{Ip, IpNet, IpRange};
-pub use report::{EndpointReport, ExitLog, Report, SessionReport, Started};
+pub use report::{EndpointReport, ExitLog, MountReport, Report, SessionReport, Started};
 pub use spec::{
     Capability, Changes, CmdSpec, ContainerSpec, CopyMode, DiagnosticsSpec, LinkMode, LinkSpec,
     MountSpec, NetworkSpec, OomScore, PolicyError, ProcessSpec, ProcessSpecError, Protection,

@@ -20,6 +20,9 @@ pub struct Report {
     /// The network interfaces, by network name.
     #[serde(rename = "/networks")]
     pub networks: BTreeMap<String, EndpointReport>,
+    /// The volumes, by volume name.
+    #[serde(rename = "/mounts")]
+    pub mounts: BTreeMap<String, MountReport>,
     /// The agent's version. Ours, at `guestinfo.vice..link.version`.
     #[serde(rename = ".link/version")]
     pub agent_version: String,
@@ -91,7 +94,16 @@ pub struct EndpointReport {
     pub dns: Vec<Ip>,
 }
 
-/// Whether a session was started: empty, `true`, or why not.
+/// What became of a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct MountReport {
+    /// Whether it is in the container. Ours, at `guestinfo.vice..mounts|NAME.mounted`.
+    #[serde(rename = ".mounted")]
+    pub mounted: Started,
+}
+
+/// Whether a session was started, or a volume mounted: empty, `true`, or why not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Started {
     /// Not yet.

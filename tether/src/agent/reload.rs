@@ -99,11 +99,26 @@ impl Agent {
         if newer.link.mode != self.spec.link.mode {
             outcome.left.push("link/mode: this agent does not follow it yet".to_owned());
         }
+        let mounts: Vec<_> = changes
+            .mounts
+            .iter()
+            .map(|(name, mount)| ((*name).to_owned(), (*mount).clone()))
+            .collect();
         // What is fixed stays as it is in effect.
         let (id, key) = (self.spec.id.clone(), self.spec.key.clone());
         let protection = self.spec.link.protection;
         self.spec = newer;
         (self.spec.id, self.spec.key, self.spec.link.protection) = (id, key, protection);
+        for (name, mount) in mounts {
+            match self.add_volume(&name, &mount) {
+                Ok(how) => outcome.done.push(how),
+                Err(why) => {
+                    // Not there, so that the next reload tries again.
+                    self.spec.mounts.remove(&name);
+                    outcome.left.push(why);
+                }
+            }
+        }
         outcome
     }
 }
@@ -112,10 +127,9 @@ impl Agent {
 fn untouched(changes: &Changes<'_>) -> Outcome {
     let networks =
         changes.networks.iter().map(|(name, _)| format!("network {name}: from the next boot"));
-    let mounts =
-        changes.mounts.iter().map(|(name, _)| format!("volume {name}: from the next boot"));
+    let gone = changes.gone.iter().map(|key| format!("{key}: stays until the next boot"));
     let fixed = changes.fixed.iter().map(|key| format!("{key}: fixed while the container runs"));
-    Outcome { done: Vec::new(), left: networks.chain(mounts).chain(fixed).collect() }
+    Outcome { done: Vec::new(), left: networks.chain(gone).chain(fixed).collect() }
 }
 
 #[cfg(test)]
@@ -147,16 +161,12 @@ mod tests {
             let id = ("guestinfo.vice./common/id", "x");
             Spec::from_pairs(keys.iter().copied().chain([id])).expect("a spec")
         };
-        let older = spec(&[("guestinfo.vice./hostname", "a")]);
-        let newer = spec(&[
-            ("guestinfo.vice./hostname", "b"),
-            ("guestinfo.vice./networks", "n"),
-            ("guestinfo.vice./mounts", "v"),
-        ]);
+        let older = spec(&[("guestinfo.vice./hostname", "a"), ("guestinfo.vice./mounts", "v")]);
+        let newer = spec(&[("guestinfo.vice./hostname", "b"), ("guestinfo.vice./networks", "n")]);
         let left = untouched(&newer.changes_from(&older)).left;
         let expected = [
             "network n: from the next boot",
-            "volume v: from the next boot",
+            "mounts|v: stays until the next boot",
             "hostname: fixed while the container runs",
         ];
         assert_eq!(left, expected);

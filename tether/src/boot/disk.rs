@@ -50,16 +50,6 @@ pub fn node(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-/// Looks at all block devices present and returns the node of the first whose label is `label`.
-pub fn find(label: &str) -> Option<PathBuf> {
-    present().into_iter().find(|name| carries(name, label)).map(|name| node(&name))
-}
-
-/// Whether the device holds an ext file system of this label.
-pub fn carries(name: &str, label: &str) -> bool {
-    matches!(probe(name), Probe::Ext(found) if found == label)
-}
-
 /// One line per block device, for the report when the disk does not come.
 pub fn survey() -> Vec<String> {
     present().into_iter().map(|name| format!("block device {name}: {}", probe(&name))).collect()

@@ -1,6 +1,6 @@
-//! The machine's devices as far as they concern the container: drivers in their order, and the root's disk.
+//! The machine's devices as far as they concern the container: drivers in their order, and its disks.
 //!
-//! Three steps, driven by the agent: [`Hardware::begin`] makes the config readable, [`Hardware::seek_disk`]
+//! Three steps, driven by the agent: [`Hardware::begin`] makes the config readable, [`Hardware::seek_disks`]
 //! starts the drivers a disk may need, [`Hardware::process_runs`] lets the rest follow. In between, every
 //! announcement of the kernel goes through [`Hardware::announce`]. Nothing is polled: what is not there yet
 //! announces itself, and two timers ([`Hardware::due`]) end the waiting.
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, error};
 
-use super::disk::{self, CONTAINERFS};
+use super::disk::{self, Probe};
 use super::drivers::{Drivers, Probing, Urgency, controllers};
 use super::scsi::ScsiHosts;
 use crate::uevent::Uevent;
@@ -19,13 +19,32 @@ use crate::uevent::Uevent;
 /// How long a disk is awaited on the usual controllers before IDE and SATA are probed as well.
 const FAST_DISK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Waiting for the root's disk.
-#[derive(Debug, Clone, Copy)]
+/// A disk that was awaited and is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The label of its file system.
+    pub label: String,
+    /// Its node.
+    pub node: PathBuf,
+}
+
+/// Waiting for a disk.
+#[derive(Debug, Clone)]
 struct DiskWait {
+    label: String,
     until: Instant,
     timeout: Duration,
     /// When to look on the slow controllers as well.
     slow_at: Option<Instant>,
+}
+
+/// A disk that did not come in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missed {
+    /// The label of its file system.
+    pub label: String,
+    /// How long it was waited for.
+    pub seconds: u64,
 }
 
 /// Drivers and disks.
@@ -33,7 +52,7 @@ struct DiskWait {
 pub struct Hardware {
     drivers: Drivers,
     scsi: ScsiHosts,
-    disk: Option<DiskWait>,
+    waits: Vec<DiskWait>,
 }
 
 impl Hardware {
@@ -41,7 +60,7 @@ impl Hardware {
     pub fn begin() -> Self {
         let mut drivers = Drivers::new();
         drivers.allow(Urgency::Config);
-        Self { drivers, scsi: ScsiHosts::default(), disk: None }
+        Self { drivers, scsi: ScsiHosts::default(), waits: Vec::new() }
     }
 
     /// Starts the drivers of the controllers that may hold the root's disk. To be called with the config in
@@ -63,39 +82,52 @@ impl Hardware {
         self.scsi.look_everywhere();
     }
 
-    /// Waits for the root's disk from now on; returns it when it is there already.
-    pub fn seek_disk(&mut self, timeout: Duration) -> Option<PathBuf> {
+    /// Waits for the disks of these labels from now on; returns those that are there already.
+    pub fn seek_disks(&mut self, labels: &[String], timeout: Duration) -> Vec<Disk> {
         let now = Instant::now();
         let patience = if self.drivers.has_served(Urgency::Disk) {
             FAST_DISK_PATIENCE
         } else {
             Duration::ZERO
         };
-        self.disk = Some(DiskWait { until: now + timeout, timeout, slow_at: Some(now + patience) });
+        for label in labels {
+            self.waits.retain(|wait| wait.label != *label);
+            let (until, slow_at) = (now + timeout, Some(now + patience));
+            self.waits.push(DiskWait { label: label.clone(), until, timeout, slow_at });
+        }
         self.look()
     }
 
-    /// Looks at everything again, because announcements were lost; returns the root's disk when it is found
-    /// and awaited.
-    pub fn look(&mut self) -> Option<PathBuf> {
-        self.drivers.look();
-        self.scsi.look();
-        let wait = self.disk.take()?;
-        let found = disk::find(CONTAINERFS);
-        if found.is_none() {
-            self.disk = Some(wait);
-        }
-        found
+    /// Looks for disks at all addresses, not only at the first of each controller.
+    pub fn look_everywhere(&mut self) {
+        self.scsi.look_everywhere();
     }
 
-    /// Takes note of a device; returns the root's disk when this is it and it is awaited.
-    pub fn announce(&mut self, event: &Uevent) -> Option<PathBuf> {
+    /// Looks at everything again, because announcements were lost; returns the disks that are awaited.
+    pub fn look(&mut self) -> Vec<Disk> {
+        self.drivers.look();
+        self.scsi.look();
+        if self.waits.is_empty() {
+            return Vec::new();
+        }
+        disk::present().iter().filter_map(|name| self.awaited(name)).collect()
+    }
+
+    /// Takes note of a device; returns the disk if it is one that is awaited.
+    pub fn announce(&mut self, event: &Uevent) -> Option<Disk> {
         let name = self.new_block_device(event)?;
-        self.disk?;
-        disk::carries(&name, CONTAINERFS).then(|| {
-            self.disk = None;
-            disk::node(&name)
-        })
+        self.awaited(&name)
+    }
+
+    /// The disk of this name, if it is awaited; from now on it is not.
+    fn awaited(&mut self, name: &str) -> Option<Disk> {
+        if self.waits.is_empty() {
+            return None;
+        }
+        let Probe::Ext(label) = disk::probe(name) else { return None };
+        let at = self.waits.iter().position(|wait| wait.label == label)?;
+        self.waits.swap_remove(at);
+        Some(Disk { label, node: disk::node(name) })
     }
 
     /// Takes note of a device; returns its name when it is a block device with something new to read.
@@ -112,36 +144,36 @@ impl Hardware {
         Some(name.to_owned())
     }
 
-    /// Does what is due by time: looks on the slow controllers, or gives up, with a report in the log and the
-    /// text to tell.
-    pub fn due(&mut self) -> Option<String> {
+    /// Does what is due by time: looks on the slow controllers, or gives up, with a report in the log. The disks
+    /// that are not awaited any longer.
+    pub fn due(&mut self) -> Vec<Missed> {
         let now = Instant::now();
-        let wait = self.disk.as_mut()?;
-        if wait.slow_at.take_if(|at| *at <= now).is_some() {
+        let slow = self.waits.iter_mut().filter_map(|wait| wait.slow_at.take_if(|at| *at <= now));
+        if slow.count() > 0 {
             self.drivers.allow(Urgency::SlowDisk);
             self.scsi.look_everywhere();
         }
-        let wait = self.disk.take_if(|wait| wait.until <= now)?;
-        let seconds = wait.timeout.as_secs();
-        error!("no disk labeled {CONTAINERFS} came in {seconds} s; this machine has:");
-        for line in controllers().into_iter().chain(disk::survey()) {
-            error!("  {line}");
+        let late = self.waits.extract_if(.., |wait| wait.until <= now);
+        let missed: Vec<Missed> = late
+            .map(|wait| Missed { label: wait.label, seconds: wait.timeout.as_secs() })
+            .collect();
+        if let Some(Missed { label, seconds }) = missed.first() {
+            error!("no disk labeled {label} came in {seconds} s; this machine has:");
+            for line in controllers().into_iter().chain(disk::survey()) {
+                error!("  {line}");
+            }
         }
-        Some(format!("no disk with an ext4 file system labeled {CONTAINERFS} came in {seconds} s"))
+        missed
     }
 
     /// When [`Self::due`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.disk.map(|wait| wait.slow_at.unwrap_or(wait.until).min(wait.until))
+        self.waits.iter().map(|wait| wait.slow_at.unwrap_or(wait.until).min(wait.until)).min()
     }
 
-    /// Gives the devices their turn that the process could start without; `volumes` says whether it has disks
-    /// besides its root.
-    pub fn process_runs(&mut self, volumes: bool) {
+    /// Gives the devices their turn that the process could start without.
+    pub fn process_runs(&mut self) {
         self.drivers.allow(Urgency::Later);
-        if volumes {
-            self.scsi.look_everywhere();
-        }
     }
 
     /// Loads one driver that nothing waits for; says whether there was one.

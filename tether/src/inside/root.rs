@@ -44,6 +44,18 @@ impl ContainerRoot {
         Ok(Self { directory })
     }
 
+    /// The root of the calling process, one that is inside the container.
+    ///
+    /// # Errors
+    ///
+    /// [`InsideError::Machine`].
+    pub fn open_own() -> Result<Self, InsideError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open("/", flags, Mode::empty());
+        let directory = directory.map_err(InsideError::machine("open the container's root"))?;
+        Ok(Self { directory })
+    }
+
     /// The root that `directory` is.
     #[cfg(test)]
     pub fn at(directory: &std::path::Path) -> Self {

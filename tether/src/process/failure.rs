@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::executable::{ExecutableError, errno_text};
 use crate::user::UserError;
+use crate::volumes::VolumeError;
 
 /// What `docker run` exits with when neither 126 nor 127 applies.
 pub const GENERAL: u8 = 125;
@@ -48,6 +49,9 @@ pub enum StartFailure {
         /// What the kernel said.
         errno: Errno,
     },
+    /// A volume that cannot be had.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The image has something else where a plain directory must be.
     #[error("rootfs: {0} is a link or a file; a container's root needs a plain directory there")]
     NotPlain(&'static str),
@@ -103,6 +107,7 @@ impl StartFailure {
             | Self::Executable(ExecutableError::Empty)
             | Self::Rootfs { .. }
             | Self::NotPlain(_)
+            | Self::Volume(_)
             | Self::Limit { .. }
             | Self::Machine { .. }
             | Self::Gone

@@ -8,8 +8,10 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use rustix::fs::statfs;
 
-use super::{number, plain_directory};
+use super::plain_directory;
+use crate::inside::root::{ContainerRoot, name_of};
 use crate::process::failure::StartFailure;
+use crate::volumes::place;
 
 pub(super) const NO_EXEC: MsFlags =
     MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
@@ -110,18 +112,22 @@ fn size(path: &str) -> Result<u64, StartFailure> {
 }
 
 /// Mounts a file system in memory, where the image's links lead below its root.
-pub(super) fn mount_tmpfs(tmpfs: &Tmpfs, memory: u64) -> Result<(), StartFailure> {
+pub(super) fn mount_tmpfs(
+    root: &ContainerRoot,
+    tmpfs: &Tmpfs,
+    memory: u64,
+) -> Result<(), StartFailure> {
     let path = tmpfs.path();
-    fs::create_dir_all(path).map_err(|error| StartFailure::rootfs("make", path)(number(&error)))?;
     let (flags, data) = tmpfs_options(tmpfs);
-    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(data.as_str()))
+    place::attach_memory(root, path, flags, &data)
         .map_err(StartFailure::rootfs("mount a tmpfs on", path))?;
+    let mounted = place::directory(root, path).map_err(StartFailure::rootfs("open", path))?;
     // A quarter is for the processes, whatever is in here and in /dev/shm.
-    bound(path, flags, (memory / 4 * 3).saturating_sub(size(SHM)?))
+    bound(&name_of(&mounted), flags, (memory / 4 * 3).saturating_sub(size(SHM)?))
 }
 
 /// Flags and data for mount(2), over Docker's defaults.
-fn tmpfs_options(tmpfs: &Tmpfs) -> (MsFlags, String) {
+pub(crate) fn tmpfs_options(tmpfs: &Tmpfs) -> (MsFlags, String) {
     let mut flags = NO_EXEC;
     // As tmpfs itself has it, whatever the kernel was built with.
     let mut data = vec!["mode=1777"];

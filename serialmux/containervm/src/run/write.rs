@@ -1,8 +1,8 @@
 //! The VMX file of a containerVM made by `run`: hardware such as VIC gives its VMs, and the session in guestinfo.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use guestinfo::{Blob, Spec, Vmx};
+use guestinfo::{Blob, CopyMode, MountSpec, Spec, Url, Vmx};
 
 use super::{RunError, RunOptions, process};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     image::ImageConfig,
     machine::{BOOTSTRAP_ISO, Boot, DEFAULT_MEMORY, Firmware, PipeKind},
     store::{CONSOLE, DISK, Draft},
+    volume::Attached,
 };
 
 /// The VM's hardware, as far as `run` lets one choose.
@@ -65,6 +66,9 @@ pub fn vmx(
     for (key, value) in lines(draft, hardware)? {
         vmx.set(key, value)?;
     }
+    for (key, value) in volume_lines(&options.volumes) {
+        vmx.set(&key, value)?;
+    }
     for (key, value) in spec.to_vmx_pairs()? {
         vmx.set(key, value)?;
     }
@@ -91,7 +95,48 @@ fn spec(
     };
     options.log_opts.iter().for_each(|option| option.apply(&mut spec.link));
     spec.sessions.insert(id.to_owned(), session);
+    for volume in &options.volumes {
+        let name = volume.option.name.as_deref().unwrap_or(&volume.label);
+        // A volume may have several places; a key has one.
+        let key = match spec.mounts.contains_key(name) {
+            true => format!("{name}.{}", spec.mounts.len()),
+            false => name.to_owned(),
+        };
+        spec.mounts.insert(key, mount(volume));
+    }
     Ok(spec)
+}
+
+fn mount(volume: &Attached) -> MountSpec {
+    let source = Url { scheme: "label".to_owned(), path: volume.label.clone(), ..Url::default() };
+    let option = &volume.option;
+    MountSpec {
+        source,
+        dest: option.dest.clone(),
+        mode: if option.read_only { "ro" } else { "rw" }.to_owned(),
+        copy_mode: if option.copy { CopyMode::New } else { CopyMode::Never },
+    }
+}
+
+/// The disks of volumes, each image once, at the addresses after the root's.
+fn volume_lines(volumes: &[Attached]) -> Vec<(String, String)> {
+    let mut images: Vec<&Path> = Vec::new();
+    for volume in volumes {
+        if !images.contains(&volume.image.as_path()) {
+            images.push(&volume.image);
+        }
+    }
+    // 7 is the controller's own.
+    let targets = (1..16).filter(|target| *target != 7);
+    let lines = images.into_iter().zip(targets).flat_map(|(image, target)| {
+        let line = |key: &str, value: String| (format!("scsi0:{target}.{key}"), value);
+        [
+            line("present", "TRUE".to_owned()),
+            line("deviceType", "scsi-hardDisk".to_owned()),
+            line("fileName", image.display().to_string()),
+        ]
+    });
+    lines.collect()
 }
 
 fn lines(draft: &Draft, hardware: &Hardware) -> Result<Vec<(&'static str, String)>, RunError> {

@@ -99,6 +99,12 @@ impl Draft {
         &self.target
     }
 
+    /// The directory it is made in, which becomes that.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Gives it its own copy of an image's disk.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use containervm::image;
 use containervm::machine::{Boot, DEFAULT_MEMORY, Firmware, PipeKind};
 use containervm::run::{Hardware, LogOpt, Memory, RunOptions, cpus, disk, memory, vmx};
 use containervm::store::Vm;
+use containervm::volume::{VolumeOption, Volumes};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -78,6 +79,9 @@ pub(super) struct Run {
     hot_add: bool,
     #[command(flatten)]
     confinement: Confinement,
+    /// Mount a volume (NAME:/path[:ro|nocopy]), made if it is missing; without a name, one for this container alone
+    #[arg(short = 'v', long = "volume", value_name = "[NAME:]PATH[:OPTIONS]")]
+    volumes: Vec<VolumeOption>,
     /// Size of its disk, of which only what is written takes space
     #[arg(long, default_value = "10g", value_name = "SIZE")]
     disk_size: String,
@@ -149,12 +153,16 @@ impl Run {
     async fn make(&self, surroundings: &Surroundings) -> anyhow::Result<Vm> {
         let Surroundings { home, store, place } = surroundings;
         let hardware = self.hardware()?;
-        let options = self.options()?;
+        let mut options = self.options()?;
         // The name first: it is the cheapest thing that can be wrong.
         let mut draft = store.draft(self.name.as_deref(), &self.image, self.rm)?;
         let disk_size = u64::from(disk(&self.disk_size)?) * 1024 * 1024;
         let image = image::resolve(&self.image, disk_size, home, &mut tell)?;
         draft.copy_disk(&image)?;
+        if !self.volumes.is_empty() {
+            let volumes = Volumes::open(home)?;
+            options.volumes = volumes.attach(&self.volumes, draft.dir(), draft.target())?;
+        }
         let dry = self.print_vmx || self.how.print_qemu;
         let listen = match dry {
             true => surroundings.client().hello().await.map(|hello| hello.listen).ok(),
@@ -208,6 +216,7 @@ impl Run {
             restart: if self.restart == "no" { String::new() } else { self.restart.clone() },
             stop_signal: self.stop_signal.clone(),
             log_opts: self.log_opt.clone(),
+            volumes: Vec::new(),
         })
     }
 }

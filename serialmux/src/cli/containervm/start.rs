@@ -12,7 +12,7 @@ use containervm::accel::Accel;
 use containervm::kernel::Kernel;
 use containervm::machine::{Boot, Machine};
 use containervm::qemu::{self, Facts, QemuCommand};
-use containervm::store::Vm;
+use containervm::store::{State, Vm};
 use containervm::supervise;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -139,6 +139,7 @@ fn prepare(surroundings: &Surroundings, vm: &Vm, iso: Option<PathBuf>) -> anyhow
     let (machine, _) = Machine::load(&vm.vmx())?;
     debian::ensure(&qemu::needs(&machine), &mut tell)?;
     qemu::check_host(&machine)?;
+    check_disks(surroundings, vm, &machine)?;
     let iso = std::path::absolute(crate::iso::find(iso)?)?;
     let kernel = Kernel::of_iso(machine.iso(Some(&iso)).unwrap_or(&iso), home)?;
     let accel = Accel::decide(&kernel, home, &mut tell)?;
@@ -146,6 +147,28 @@ fn prepare(surroundings: &Surroundings, vm: &Vm, iso: Option<PathBuf>) -> anyhow
     let facts = Facts { dir: vm.dir.clone(), accel, bootstrap_iso: Some(iso.clone()), kernel };
     let command = QemuCommand::new(&machine, &facts)?;
     Ok(Prepared { machine, command, iso })
+}
+
+// QEMU would say so, too, but not who has it.
+fn check_disks(surroundings: &Surroundings, vm: &Vm, machine: &Machine) -> anyhow::Result<()> {
+    let Surroundings { store, .. } = surroundings;
+    // A VM that runs has its own disks; that it runs is told elsewhere.
+    if store.state(vm)? == State::Running {
+        return Ok(());
+    }
+    for disk in machine.disks.iter().filter(|disk| !disk.discards_changes) {
+        if !containervm::disk::is_in_use(&disk.file)? {
+            continue;
+        }
+        let file = disk.file.display().to_string();
+        let has_it = |it: &Vm| std::fs::read_to_string(it.vmx()).is_ok_and(|s| s.contains(&file));
+        let runs = |it: &Vm| store.state(it).is_ok_and(|state| state == State::Running);
+        let others = store.list()?.into_iter().filter(|it| has_it(it) && runs(it));
+        let others: Vec<String> = others.map(|it| it.record.name).collect();
+        let whom = if others.is_empty() { "another VM".to_owned() } else { others.join(", ") };
+        anyhow::bail!("the disk {file} is in use by {whom}; stop that first");
+    }
+    Ok(())
 }
 
 // The ISO is handed on, so that it is looked for, and brought up to date, only once.

@@ -27,6 +27,8 @@ fn report() -> Report {
         sessions: [("ID".into(), session)].into(),
         execs: [("E1".into(), exec)].into(),
         networks: [("bridge".into(), endpoint)].into(),
+        mounts: [("data".into(), MountReport { mounted: Started::Failed("no disk".into()) })]
+            .into(),
         agent_version: "0.1.0".into(),
         source: "a test".into(),
         reload: Some("once".into()),
@@ -58,6 +60,7 @@ fn every_answer_goes_to_its_writable_key() {
             "guestinfo.vice..networks|bridge.network.assigned.gateway.Mask = //8AAA==",
             "guestinfo.vice..networks|bridge.network.assigned.dns = 0",
             "guestinfo.vice..networks|bridge.network.assigned.dns|0 = AAAAAAAAAAAAAP//rBAAAQ==",
+            "guestinfo.vice..mounts|data.mounted = no disk",
             "guestinfo.vice..link.version = 0.1.0",
             "guestinfo.vice..link.source = a test",
             "guestinfo.vice..link.reload = once",
@@ -80,6 +83,7 @@ fn a_vch_reads_back_what_the_guest_wrote() {
         ("guestinfo.vice./sessions", "ID"),
         ("guestinfo.vice./execs@non-persistent", "E1"),
         ("guestinfo.vice./networks", "bridge"),
+        ("guestinfo.vice./mounts", "data"),
     ];
     let index = index.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let pairs = report().to_pairs(Header::Vice).unwrap();

@@ -6,9 +6,9 @@ use super::{MountSpec, NetworkSpec, SessionSpec, Spec};
 
 /// The difference between two specs, as far as a running container can follow it.
 ///
-/// A session, network or volume that is no longer mentioned is left alone: VIC's host programs push
-/// only what is new, and a key once written is never deleted. To end a session its `active` is set
-/// to false.
+/// A session that is no longer mentioned is left alone: VIC's host programs push only what is new, and a
+/// key once written is never deleted. To end a session its `active` is set to false. Networks and volumes
+/// are named by an index that is written whole, so what is missing there is wanted no more.
 #[derive(Debug, Default, PartialEq)]
 pub struct Changes<'a> {
     /// Sessions to start that were not there, or not active, before.
@@ -23,6 +23,8 @@ pub struct Changes<'a> {
     pub networks: Vec<(&'a str, &'a NetworkSpec)>,
     /// Volumes that were not there before, by volume name.
     pub mounts: Vec<(&'a str, &'a MountSpec)>,
+    /// Interfaces and volumes that are no longer mentioned, each by its key.
+    pub gone: Vec<String>,
     /// Whether how much is to be logged has changed.
     pub diagnostics: bool,
     /// Whether how output travels has changed, in what a running link can follow: all but its protection.
@@ -109,6 +111,8 @@ impl<'a> Changes<'a> {
                 Some(_) => {}
             }
         }
+        let gone = older.keys().filter(|name| !newer.contains_key(*name));
+        self.gone.extend(gone.map(|name| format!("{map}|{name}")));
         added
     }
 }
@@ -162,9 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_left_alone() {
+    fn of_what_is_gone_sessions_are_left_alone_and_the_rest_is_told() {
         let nothing = Spec { id: "ID".into(), ..Spec::default() };
-        assert!(nothing.changes_from(&spec()).is_empty());
+        let older = spec();
+        let changes = nothing.changes_from(&older);
+        let gone = vec!["networks|bridge".to_owned(), "mounts|v".to_owned()];
+        assert_eq!(changes, Changes { gone, ..Changes::default() });
     }
 
     #[test]
