@@ -24,7 +24,6 @@ use Place::{No, Partly, Tests};
 
 const API: &str = "the Docker API's, which serialmux does not serve yet";
 const NETWORK: &str = "no network is configured in a VM yet";
-const VOLUMES: &str = "no volumes yet";
 const VSPHERE: &str = "vSphere's: no such operation on QEMU";
 const IMAGES: &str = "an application image, which would have to be pulled from a registry";
 
@@ -62,12 +61,18 @@ const CASES: [(u16, Place); 126] = [
     (24, Tests(&["vic_24_start_and_end_are_when_they_were"])),
     (26, Tests(&["a_command_says_hello_and_its_vm_is_gone"])),
     (27, Partly("four_vms_run_at_once_and_each_is_itself", "four at once")),
-    (28, No(VOLUMES)),
+    (28, No(IMAGES)),
     (29, Partly("options_are_seen_inside", "the domain is not asked for")),
     (31, No(NETWORK)),
-    (32, No(VOLUMES)),
-    (33, No(VOLUMES)),
-    (34, No(VOLUMES)),
+    (
+        32,
+        Partly(
+            "a_volume_may_be_read_only_fresh_nested_or_without_a_name",
+            "another directory, and not in the background",
+        ),
+    ),
+    (33, No("volumes have 10 GiB unless told, and a container sees no names of disks")),
+    (34, Tests(&["a_volume_may_be_read_only_fresh_nested_or_without_a_name"])),
     (41, No(VSPHERE)),
     (42, Partly("four_vms_run_at_once_and_each_is_itself", "four at once")),
     (43, Partly("a_debian_root_file_system_runs", "busybox's ls is not listed")),
@@ -164,11 +169,17 @@ const CASES: [(u16, Place); 126] = [
         Partly("vic_138_copies_go_where_docker_puts_them", "while it runs, not before its start"),
     ),
     // Volumes, diff, cp.
-    (131, No(VOLUMES)),
-    (132, No(VOLUMES)),
-    (133, No(VOLUMES)),
-    (134, No(VOLUMES)),
-    (136, No(VOLUMES)),
+    (131, Tests(&["vic_131_a_new_volume_gets_what_the_image_has_and_shows_it_elsewhere"])),
+    (
+        132,
+        Tests(&["vic_132_a_used_volume_is_not_overwritten_and_what_agents_manage_is_seen_on_it"]),
+    ),
+    (133, Tests(&["vic_133_a_volume_that_a_running_container_writes_to_is_in_use"])),
+    (134, No("VIC's words for a size; ours are Docker's")),
+    (
+        136,
+        Tests(&["vic_132_a_used_volume_is_not_overwritten_and_what_agents_manage_is_seen_on_it"]),
+    ),
     (137, Tests(&["vic_137_a_disk_is_compared_with_its_image"])),
     (138, Tests(&["vic_138_copies_go_where_docker_puts_them"])),
     (

@@ -22,8 +22,10 @@ use crate::config::Config;
 use crate::host::{Host, HostEvent};
 use crate::inside::Inside;
 use crate::line::uart::{self, LineError};
+use crate::network::Networks;
 use crate::pipes::Pipes;
 use crate::process::failure::GENERAL;
+use crate::rootfs::EtcFiles;
 use crate::session::{MAX_LINGER, STOP_GRACE};
 use crate::sessions::Sessions;
 use crate::uevent::{Announcement, UeventSocket};
@@ -32,6 +34,7 @@ use crate::uplink::{News, Uplink, UplinkError};
 use crate::{console, reap, sys};
 
 mod disks;
+mod networks;
 mod orders;
 mod reload;
 
@@ -108,6 +111,9 @@ struct Agent {
     spec: Spec,
     hardware: Hardware,
     disks: Disks,
+    networks: Networks,
+    /// What the container found in its files below `/etc`.
+    written: EtcFiles,
     /// Absent after it has failed: what runs goes on without new devices.
     uevents: Option<UeventSocket>,
     uplink: Uplink,
@@ -149,6 +155,7 @@ pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
     if let Some(text) = complaint {
         agent.refuse(text)?;
     } else {
+        agent.seek_networks()?;
         agent.seek_disks(switches.disk_timeout)?;
     }
     loop {
@@ -192,6 +199,8 @@ impl Agent {
         Ok(Self {
             hardware,
             disks: Disks::default(),
+            networks: Networks::new(&config.spec.full_hostname()),
+            written: EtcFiles::default(),
             uevents: Some(uevents),
             uplink: uplink(&config.spec)?,
             sessions: Sessions::new(&config),
@@ -240,6 +249,7 @@ impl Agent {
             () = self.sessions.wait() => Ok(Event::Progress),
             () = self.inside.wait() => Ok(Event::Progress),
             () = self.disks.wait() => Ok(Event::Progress),
+            () = self.networks.wait() => Ok(Event::Progress),
             event = signals.next() => Ok(event),
             event = self.host.next() => Ok(Event::Host(event)),
             announcement = announcement => Ok(announcement.map_or_else(Event::NoMoreDevices, Event::Device)),
@@ -268,16 +278,23 @@ impl Agent {
                     Announcement::Event(event) => Some(event),
                     Announcement::Overrun => None,
                 });
-                let disks = match announcement {
+                let disks = match &announcement {
                     Announcement::Event(event) => {
-                        self.host.announce(&event);
-                        self.hardware.announce(&event).into_iter().collect()
+                        self.host.announce(event);
+                        self.hardware.announce(event).into_iter().collect()
                     }
                     Announcement::Overrun => {
                         self.host.look_for_buttons();
                         self.hardware.look()
                     }
                 };
+                let is_interface = match &announcement {
+                    Announcement::Event(event) => event.subsystem == "net",
+                    Announcement::Overrun => true,
+                };
+                if is_interface {
+                    self.look_for_interfaces()?;
+                }
                 self.disks_here(disks)?;
             }
             Event::NoMoreDevices(error) => {
@@ -297,6 +314,7 @@ impl Agent {
         self.give_up();
         self.disks_due();
         self.volumes_turn();
+        self.networks_turn()?;
         let runs = self.sessions.first().is_running();
         if runs && !self.has_run {
             self.has_run = true;
@@ -331,6 +349,7 @@ impl Agent {
             self.sessions.deadline(),
             self.hardware.deadline(),
             self.host.deadline(),
+            self.networks.deadline(),
             self.upkeep.deadline(),
             self.stop_by,
             self.linger_until,

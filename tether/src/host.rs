@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use guestinfo::sys::Backdoor;
 use guestinfo::tclo::{Order, PowerChange};
-use guestinfo::{EndpointReport, Spec};
+use guestinfo::{EndpointReport, Ip, Spec};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -149,7 +149,11 @@ impl Host {
     }
 
     /// What the networks of a spec have got, by network name.
-    pub fn endpoints(&self, spec: &Spec, resolv_conf: &str) -> BTreeMap<String, EndpointReport> {
-        interfaces::endpoints(&spec.networks, &self.interfaces, resolv_conf)
+    pub fn endpoints(
+        &self,
+        spec: &Spec,
+        dns: impl Fn(&str) -> Vec<Ip>,
+    ) -> BTreeMap<String, EndpointReport> {
+        interfaces::endpoints(&spec.networks, &self.interfaces, dns)
     }
 }

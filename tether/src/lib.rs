@@ -30,6 +30,7 @@ pub mod inside;
 pub mod ladder;
 pub mod line;
 pub mod logbook;
+pub mod network;
 #[cfg(test)]
 mod peer;
 pub mod pipes;

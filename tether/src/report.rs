@@ -37,6 +37,8 @@ pub struct Reporter {
     session: (String, String),
     /// The ids of those beside it, with their names there.
     execs: BTreeMap<String, String>,
+    /// What has become of the networks' settings.
+    configured: BTreeMap<String, Started>,
     report: Report,
     /// As the multiplexer was told last.
     told: Option<Report>,
@@ -71,6 +73,7 @@ impl Reporter {
             header: spec.header,
             session: (session.id.clone(), name.clone()),
             execs: BTreeMap::new(),
+            configured: BTreeMap::new(),
             report,
             told: None,
             written: Report::default(),
@@ -101,7 +104,16 @@ impl Reporter {
     pub fn endpoints(&mut self, mut networks: BTreeMap<String, EndpointReport>) {
         // Of a network that has got nothing there is nothing to say.
         networks.retain(|_, endpoint| *endpoint != EndpointReport::default());
+        for (name, configured) in &self.configured {
+            networks.entry(name.clone()).or_default().configured = configured.clone();
+        }
         self.report.networks = networks;
+    }
+
+    /// Whether a network has been given what the config says.
+    pub fn network(&mut self, name: &str, configured: Started) {
+        self.report.networks.entry(name.to_owned()).or_default().configured = configured.clone();
+        self.configured.insert(name.to_owned(), configured);
     }
 
     /// Whether a volume is in the container.

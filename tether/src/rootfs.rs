@@ -241,6 +241,37 @@ fn write_etc(etc: &EtcFiles) -> io::Result<Vec<&'static str>> {
     Ok(names)
 }
 
+/// Changes what the container finds below `/etc`, in place: lines of its own stay.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn update_etc(old: &EtcFiles, new: &EtcFiles) -> io::Result<()> {
+    let files = [
+        ("hosts", Some(&old.hosts), Some(&new.hosts)),
+        ("resolv.conf", old.resolv_conf.as_ref(), new.resolv_conf.as_ref()),
+    ];
+    for (name, old, new) in files {
+        let (Some(old), new) = (old, new.map_or("", String::as_str)) else { continue };
+        let path = Path::new(ETC).join(name);
+        let now = fs::read_to_string(&path)?;
+        let text = updated(&now, old, new);
+        if text != now {
+            // Not by a new file: this one is what is mounted.
+            fs::write(&path, text)?;
+        }
+    }
+    Ok(())
+}
+
+/// A text without the lines that are not in its template any more, and with those that are new there.
+fn updated(now: &str, old: &str, new: &str) -> String {
+    let has = |text: &str, line: &str| text.lines().any(|it| it == line);
+    let kept = now.lines().filter(|line| !has(old, line) || has(new, line));
+    let added = new.lines().filter(|line| !has(now, line));
+    kept.chain(added).flat_map(|line| [line, "\n"]).collect()
+}
+
 fn change_root() -> Result<(), StartFailure> {
     let failed = || StartFailure::machine("enter the container's root");
     chdir(MOUNT_POINT).map_err(failed())?;
@@ -351,6 +382,17 @@ mod tests {
         for odd in ["fifo", "absent", "."] {
             assert_eq!(read_small(&path(odd)), "", "{odd}");
         }
+    }
+
+    #[test]
+    fn what_is_changed_in_a_file_leaves_the_containers_own_lines() {
+        let (old, new) =
+            ("127.0.0.1 localhost\n10.0.0.1 box\n", "127.0.0.1 localhost\n10.0.0.2 box\n");
+        let now = "# mine\n127.0.0.1 localhost\n10.0.0.1 box\n10.0.0.9 other";
+        let expected = "# mine\n127.0.0.1 localhost\n10.0.0.9 other\n10.0.0.2 box\n";
+        assert_eq!(updated(now, old, new), expected);
+        assert_eq!(updated(expected, new, new), expected);
+        assert_eq!(updated(expected, new, ""), "# mine\n10.0.0.9 other\n");
     }
 
     #[test]

@@ -3,5 +3,6 @@
 mod bench;
 mod disks;
 mod keys;
+mod networks;
 mod operator;
 mod volumes;

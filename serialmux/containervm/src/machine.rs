@@ -10,6 +10,7 @@
 //!
 //! | `containervm.pipe` | what the VM has beside serial0 to reach its multiplexer: `uart` (default): nothing; `virtio`: a virtio-serial port on a second connection; `vsock`: a vsock device |
 //! | `containervm.pipe.fileName` | where the virtio-serial port leads, such as `tcp://127.0.0.1:2377` (default: where serial0 leads) |
+//! | `containervm.ethernetN.forward` | ports of the host that lead to the VM, such as `tcp:127.0.0.1:8080-10.0.2.15:80`, with blanks in between |
 //! | `containervm.vsock.socket` | Unix socket of a vhost-user program such as vhost-device-vsock (default: the host's own vsock) |
 //! | `containervm.vsock.cid` | the VM's address on the host's own vsock (default: made from `uuid.bios`) |
 //!

@@ -289,7 +289,8 @@ impl Arguments {
     fn nic(&mut self, nic: &Nic) {
         let id = format!("ethernet{}", nic.index);
         let restrict = if nic.isolated { ",restrict=on" } else { "" };
-        self.option("-netdev", &format!("user,id={id}{restrict}"));
+        let forwards: String = nic.forwards.iter().map(|it| format!(",hostfwd={it}")).collect();
+        self.option("-netdev", &format!("user,id={id}{restrict}{forwards}"));
         let model = match nic.model {
             NicModel::Vmxnet3 => "vmxnet3",
             NicModel::E1000 => "e1000",
@@ -477,7 +478,7 @@ mod tests {
         let text = TYPICAL
             .replace("\"pvscsi\"", "\"lsilogic\"")
             .replace("disk.img", "disk.vmdk")
-            .replace("\"nat\"", "\"hostonly\"")
+            .replace("\"nat\"", "\"hostonly\"\ncontainervm.ethernet0.forward = \"tcp::8080-:80 udp:[::1]:5-10.0.2.15:6\"")
             .replace("tcp://127.0.0.1:2377", "telnet://[::1]:23")
             .replace("\"client\"", "\"server\"")
             .replace("serial1.fileType = \"file\"", "serial1.fileType = \"pipe\"")
@@ -490,7 +491,7 @@ mod tests {
         for part in [
             " lsi53c895a,id=scsi0 ",
             ",format=vmdk,snapshot=on,file=",
-            " user,id=ethernet0,restrict=on ",
+            " user,id=ethernet0,restrict=on,hostfwd=tcp::8080-:80,hostfwd=udp:[::1]:5-10.0.2.15:6 ",
             " socket,id=serial0,host=::1,port=23,server=on,wait=off,telnet=on ",
             "console.log,server=off,reconnect=1 ",
         ] {

@@ -2,6 +2,7 @@
 
 mod environment;
 mod log_opt;
+mod network;
 mod process;
 mod quantity;
 mod security;
@@ -13,6 +14,7 @@ use guestinfo::{ContainerSpec, EncodeError, ProcessSpec, vmx::VmxNameError};
 
 pub use self::{
     log_opt::{LogOpt, LogOptError},
+    network::{NetworkMode, NetworkModeError, NetworkOptions, Publish, PublishError},
     quantity::{Memory, bytes, cpus, disk, memory, nano_cpus},
     security::SecurityOption,
     write::{Hardware, vmx},
@@ -54,6 +56,8 @@ pub struct RunOptions {
     pub log_opts: Vec<LogOpt>,
     /// `--restart`: in Docker's words when to run the process again; empty: never.
     pub restart: String,
+    /// `--network` and the like.
+    pub network: NetworkOptions,
     /// `-v`, with their images.
     pub volumes: Vec<Attached>,
 }

@@ -83,6 +83,9 @@ pub struct ExitLog {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct EndpointReport {
+    /// Whether it has been given what the config says. Ours, at `guestinfo.vice..networks|NAME.configured`.
+    #[serde(rename = ".configured")]
+    pub configured: Started,
     /// Its address.
     #[serde(rename = ".assigned")]
     pub assigned: Option<IpNet>,

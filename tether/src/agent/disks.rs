@@ -14,9 +14,8 @@ use super::{Agent, AgentError, CGROUP};
 use crate::boot::disk::CONTAINERFS;
 use crate::boot::hardware::{Disk, Missed};
 use crate::cgroup::{self, Cgroup};
-use crate::identity;
 use crate::process::failure::{GENERAL, StartFailure};
-use crate::rootfs::{EtcFiles, Rootfs};
+use crate::rootfs::Rootfs;
 use crate::sys;
 use crate::volumes::joining::Joining;
 use crate::volumes::{Volume, VolumeError, Volumes};
@@ -113,16 +112,17 @@ impl Agent {
     }
 
     /// Whether the container has been given its root.
-    fn is_placed(&self) -> bool {
+    pub(super) fn is_placed(&self) -> bool {
         self.sessions.cgroup().is_some()
     }
 
-    /// Starts the session in its root when all disks are here, unless it is over already.
-    fn start(&mut self) -> Result<(), AgentError> {
+    /// Starts the session in its root when all disks and networks are here, unless it is over already.
+    pub(super) fn start(&mut self) -> Result<(), AgentError> {
         let Some(device) = self.disks.root.as_deref().map(Path::to_owned) else { return Ok(()) };
         if !self.sessions.first().is_waiting()
             || self.is_placed()
             || !self.disks.volumes.missing().is_empty()
+            || !self.networks.are_settled()
         {
             return Ok(());
         }
@@ -132,7 +132,9 @@ impl Agent {
         let around = ContainerSpec { memory, ..self.spec.container.clone() };
         let volumes: Vec<Volume> = self.disks.volumes.all().cloned().collect();
         self.disks.coming = volumes.iter().map(|volume| volume.name.clone()).collect();
-        let rootfs = match Rootfs::mount(&device, &self.etc(), &around, volumes) {
+        self.written = self.etc();
+        let mounted = Rootfs::mount(&device, &self.written, &around, volumes);
+        let rootfs = match mounted {
             Ok(rootfs) => rootfs,
             Err(failure) => {
                 self.sessions.fail(&failure, &mut self.uplink);
@@ -144,15 +146,6 @@ impl Agent {
         }
         self.inside.begin();
         Ok(self.sessions.place(rootfs, cgroup, &mut self.uplink)?)
-    }
-
-    pub(super) fn etc(&self) -> EtcFiles {
-        let hostname = self.sessions.first().launch().hostname.as_str();
-        EtcFiles {
-            hostname: hostname.to_owned(),
-            hosts: identity::hosts(hostname, &[]),
-            resolv_conf: identity::resolv_conf(&[]),
-        }
     }
 
     /// Adds a volume that a reload wants; how far it is, or why there can be none.

@@ -29,9 +29,7 @@ impl Agent {
     pub(super) fn look_around(&mut self) {
         let (order, changed) = self.host.turn();
         if changed {
-            let resolv_conf = self.etc().resolv_conf.unwrap_or_default();
-            let endpoints = self.host.endpoints(&self.spec, &resolv_conf);
-            self.sessions.reporter().endpoints(endpoints);
+            self.report_endpoints();
         }
         if let Some(order) = order {
             self.obey(order);

@@ -99,6 +99,11 @@ impl Agent {
         if newer.link.mode != self.spec.link.mode {
             outcome.left.push("link/mode: this agent does not follow it yet".to_owned());
         }
+        let networks: Vec<_> = changes
+            .networks
+            .iter()
+            .map(|(name, network)| ((*name).to_owned(), (*network).clone()))
+            .collect();
         let mounts: Vec<_> = changes
             .mounts
             .iter()
@@ -109,6 +114,12 @@ impl Agent {
         let protection = self.spec.link.protection;
         self.spec = newer;
         (self.spec.id, self.spec.key, self.spec.link.protection) = (id, key, protection);
+        for (name, network) in networks {
+            match self.change_network(&name, &network) {
+                Ok(how) => outcome.done.push(how),
+                Err(why) => outcome.left.push(why),
+            }
+        }
         for (name, mount) in mounts {
             match self.add_volume(&name, &mount) {
                 Ok(how) => outcome.done.push(how),
@@ -125,11 +136,9 @@ impl Agent {
 
 /// What no running container can follow.
 fn untouched(changes: &Changes<'_>) -> Outcome {
-    let networks =
-        changes.networks.iter().map(|(name, _)| format!("network {name}: from the next boot"));
     let gone = changes.gone.iter().map(|key| format!("{key}: stays until the next boot"));
     let fixed = changes.fixed.iter().map(|key| format!("{key}: fixed while the container runs"));
-    Outcome { done: Vec::new(), left: networks.chain(gone).chain(fixed).collect() }
+    Outcome { done: Vec::new(), left: gone.chain(fixed).collect() }
 }
 
 #[cfg(test)]
@@ -164,11 +173,8 @@ mod tests {
         let older = spec(&[("guestinfo.vice./hostname", "a"), ("guestinfo.vice./mounts", "v")]);
         let newer = spec(&[("guestinfo.vice./hostname", "b"), ("guestinfo.vice./networks", "n")]);
         let left = untouched(&newer.changes_from(&older)).left;
-        let expected = [
-            "network n: from the next boot",
-            "mounts|v: stays until the next boot",
-            "hostname: fixed while the container runs",
-        ];
+        let expected =
+            ["mounts|v: stays until the next boot", "hostname: fixed while the container runs"];
         assert_eq!(left, expected);
     }
 }

@@ -29,6 +29,8 @@ pub enum Urgency {
     Disk,
     /// May hold the container's disk, but rarely does and is slow to probe.
     SlowDisk,
+    /// Leads to a network: needed at once by a container that has one.
+    Network,
     /// Not needed to start the process.
     Later,
 }
@@ -47,7 +49,12 @@ impl Urgency {
         let is_disk = ["virtio:d00000002", "virtio:d00000008", "scsi:t-0x00"]
             .iter()
             .any(|prefix| modalias.starts_with(prefix));
-        if is_disk { Self::Disk } else { Self::Later }
+        match modalias {
+            _ if is_disk => Self::Disk,
+            // virtio-net (virtio spec 5).
+            _ if modalias.starts_with("virtio:d00000001v") => Self::Network,
+            _ => Self::Later,
+        }
     }
 
     /// By base class and subclass: `...bc01sc07i00` (PCI Code and ID Assignment, 1.1).
@@ -56,6 +63,7 @@ impl Urgency {
         match (class.get(..2), class.get(4..6)) {
             (Some("01"), Some("01" | "05" | "06")) => Self::SlowDisk,
             (Some("01"), _) => Self::Disk,
+            (Some("02"), _) => Self::Network,
             _ => Self::Later,
         }
     }
@@ -137,8 +145,12 @@ impl Drivers {
         for name in names {
             match urgency {
                 Urgency::Later => self.enqueue(&name),
+                // Those of a container without a network have time.
+                Urgency::Network if self.allowed.contains(&Urgency::Later) => self.enqueue(&name),
                 Urgency::Config => self.load(&name, Probing::Awaited),
-                Urgency::Disk | Urgency::SlowDisk => self.load(&name, Probing::Asynchronous),
+                Urgency::Disk | Urgency::SlowDisk | Urgency::Network => {
+                    self.load(&name, Probing::Asynchronous)
+                }
             }
         }
     }
@@ -269,9 +281,9 @@ mod tests {
             ("pci:v00001B36d00000010sv00001AF4sd00001100bc01sc08i02", Urgency::Disk),
             ("pci:v00008086d00007010sv00001AF4sd00001100bc01sc01i80", Urgency::SlowDisk),
             ("pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01", Urgency::SlowDisk),
-            ("pci:v000015ADd000007B0sv000015ADsd000007B0bc02sc00i00", Urgency::Later),
+            ("pci:v000015ADd000007B0sv000015ADsd000007B0bc02sc00i00", Urgency::Network),
             ("virtio:d00000002v00001AF4", Urgency::Disk),
-            ("virtio:d00000001v00001AF4", Urgency::Later),
+            ("virtio:d00000001v00001AF4", Urgency::Network),
             ("scsi:t-0x00", Urgency::Disk),
             ("scsi:t-0x05", Urgency::Later),
             ("pci:", Urgency::Later),

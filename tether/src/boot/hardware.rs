@@ -98,6 +98,11 @@ impl Hardware {
         self.look()
     }
 
+    /// Starts the drivers of everything that leads to a network.
+    pub fn start_networks(&mut self) {
+        self.drivers.allow(Urgency::Network);
+    }
+
     /// Looks for disks at all addresses, not only at the first of each controller.
     pub fn look_everywhere(&mut self) {
         self.scsi.look_everywhere();
@@ -174,6 +179,7 @@ impl Hardware {
     /// Gives the devices their turn that the process could start without.
     pub fn process_runs(&mut self) {
         self.drivers.allow(Urgency::Later);
+        self.drivers.allow(Urgency::Network);
     }
 
     /// Loads one driver that nothing waits for; says whether there was one.

@@ -112,33 +112,35 @@ pub fn nics(interfaces: &[Interface]) -> Vec<Nic> {
     interfaces.iter().map(nic).collect()
 }
 
-/// What each network of a spec has got; one that has no interface here is not among them. `resolv_conf` is
-/// what the agent gave the container.
+/// What each network of a spec has got; one that has no interface here is not among them. `dns` are the name
+/// servers that the agent gave the container for a network.
 pub fn endpoints(
     networks: &BTreeMap<String, NetworkSpec>,
     interfaces: &[Interface],
-    resolv_conf: &str,
+    dns: impl Fn(&str) -> Vec<Ip>,
 ) -> BTreeMap<String, EndpointReport> {
-    let dns = name_servers(resolv_conf);
     let of = |(name, network): (&String, &NetworkSpec)| {
         let interface = interface_of(network, networks.len(), interfaces)?;
         let assigned = assigned(network, interface);
         let gateway = interface.gateway.zip(assigned);
         let gateway =
             gateway.map(|(addr, net)| IpNet { addr: addr.into(), prefix_len: net.prefix_len });
-        let dns = if assigned.is_some() { dns.clone() } else { Vec::new() };
-        Some((name.clone(), EndpointReport { assigned, gateway, dns }))
+        let dns = if assigned.is_some() { dns(name) } else { Vec::new() };
+        Some((name.clone(), EndpointReport { assigned, gateway, dns, ..EndpointReport::default() }))
     };
     networks.iter().filter_map(of).collect()
 }
 
-/// The interface in the network's PCI slot, else the one of its name; a machine with one network and one
-/// interface has no choice.
-fn interface_of<'a>(
+/// The interface with the network's hardware address, or in its PCI slot, else the one of its name; a machine
+/// with one network and one interface has no choice.
+pub fn interface_of<'a>(
     network: &NetworkSpec,
     n_networks: usize,
     interfaces: &'a [Interface],
 ) -> Option<&'a Interface> {
+    if network.id.contains(':') {
+        return interfaces.iter().find(|it| it.mac.eq_ignore_ascii_case(&network.id));
+    }
     let slot = network.id.parse().ok();
     let in_slot = |it: &&Interface| slot.is_some_and(|slot| is_in_slot(&it.device, slot));
     let by_name = |it: &&Interface| !network.name.is_empty() && it.name == network.name;
@@ -174,12 +176,6 @@ fn assigned(network: &NetworkSpec, interface: &Interface) -> Option<IpNet> {
         .or_else(|| all.iter().find(|net| net.addr.is_ipv4()))
         .or_else(|| all.iter().find(|net| is_global(net.addr)))
         .copied()
-}
-
-/// The servers that resolv.conf(5) names.
-fn name_servers(resolv_conf: &str) -> Vec<Ip> {
-    let server = |line: &str| line.strip_prefix("nameserver ")?.trim().parse().ok().map(Ip);
-    resolv_conf.lines().filter_map(server).collect()
 }
 
 /// The socket on which the kernel announces changes of links, addresses and routes.

@@ -143,23 +143,42 @@ impl Message {
         Self::new(kind, flags, &body).with_ip(IFA_LOCAL, net.addr).with_ip(IFA_ADDRESS, net.addr)
     }
 
-    /// Leads what is for a network through an interface, by a gateway or directly.
-    pub fn add_route(index: u32, to: IpNet, gateway: Option<IpAddr>) -> Self {
-        Self::route(NEW_ROUTE, CREATE | REPLACE, index, to, gateway)
+    /// Leads what is for a network through an interface, by a gateway or directly. `address` is the interface's: a
+    /// gateway outside of its network is on the line all the same.
+    pub fn add_route(
+        index: u32,
+        to: IpNet,
+        gateway: Option<IpAddr>,
+        address: Option<IpNet>,
+    ) -> Self {
+        let known = |gateway: IpAddr| {
+            address.is_some_and(|net| {
+                let there = IpNet { addr: gateway, ..net };
+                net.addr.is_ipv4() == gateway.is_ipv4() && network(there) == network(net)
+            })
+        };
+        let flags = if gateway.is_some_and(|it| !known(it)) { RTNH_F_ONLINK } else { 0 };
+        Self::route(NEW_ROUTE, CREATE | REPLACE, index, to, gateway, flags)
     }
 
     /// Leads it there no more.
     pub fn remove_route(index: u32, to: IpNet, gateway: Option<IpAddr>) -> Self {
-        Self::route(DEL_ROUTE, 0, index, to, gateway)
+        Self::route(DEL_ROUTE, 0, index, to, gateway, 0)
     }
 
-    fn route(kind: u16, flags: u16, index: u32, to: IpNet, gateway: Option<IpAddr>) -> Self {
+    fn route(
+        kind: u16,
+        flags: u16,
+        index: u32,
+        to: IpNet,
+        gateway: Option<IpAddr>,
+        route_flags: u32,
+    ) -> Self {
         let scope = if gateway.is_some() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
         let mut body = [0; 12];
         body[..2].copy_from_slice(&[family(to.addr), to.prefix_len]);
         body[4..8].copy_from_slice(&[RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST]);
-        let on_link = if gateway.is_some() { RTNH_F_ONLINK } else { 0 };
-        body[8..].copy_from_slice(&on_link.to_ne_bytes());
+        body[8..].copy_from_slice(&route_flags.to_ne_bytes());
         let mut message = Self::new(kind, flags, &body);
         if to.prefix_len > 0 {
             message = message.with_ip(RTA_DST, network(to));
@@ -263,7 +282,9 @@ mod tests {
         .concat();
         assert_eq!(bytes, expected);
         let gateway = Some("10.0.2.2".parse().unwrap());
-        let bytes = Message::add_route(3, net("0.0.0.0/0"), gateway).finished();
+        let add =
+            |address| Message::add_route(3, net("0.0.0.0/0"), gateway, Some(address)).finished();
+        let bytes = add(net("10.0.3.15/24"));
         let expected: Vec<u8> = [
             &[44, 0, 0, 0, 24, 0, 5, 5, 0, 0, 0, 0, 0, 0, 0, 0][..],
             &[2, 0, 0, 0, 254, 4, 0, 1, 4, 0, 0, 0],
@@ -272,6 +293,7 @@ mod tests {
         ]
         .concat();
         assert_eq!(bytes, expected);
+        assert_eq!(add(net("10.0.2.15/24"))[24..28], [0; 4], "the line is known to lead there");
     }
 
     #[test]

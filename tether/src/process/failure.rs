@@ -4,6 +4,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use super::executable::{ExecutableError, errno_text};
+use crate::network::NetworkError;
 use crate::user::UserError;
 use crate::volumes::VolumeError;
 
@@ -49,6 +50,9 @@ pub enum StartFailure {
         /// What the kernel said.
         errno: Errno,
     },
+    /// A network that cannot be had.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A volume that cannot be had.
     #[error(transparent)]
     Volume(#[from] VolumeError),
@@ -108,6 +112,7 @@ impl StartFailure {
             | Self::Rootfs { .. }
             | Self::NotPlain(_)
             | Self::Volume(_)
+            | Self::Network(_)
             | Self::Limit { .. }
             | Self::Machine { .. }
             | Self::Gone

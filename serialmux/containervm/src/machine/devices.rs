@@ -122,6 +122,8 @@ pub struct Nic {
     pub mac: Option<String>,
     /// `connectionType = "hostonly"`: no way out.
     pub isolated: bool,
+    /// `containervm.ethernetN.forward`: ports of the host that lead to it, each as QEMU's `hostfwd` has it.
+    pub forwards: Vec<String>,
 }
 
 /// A serial port.
@@ -234,9 +236,31 @@ pub(super) fn nics(keys: &Keys<'_>) -> Result<Vec<Nic>, MachineError> {
         let isolated = keys
             .text(&format!("{device}.connectionType"))
             .is_some_and(|connection| connection.eq_ignore_ascii_case("hostonly"));
-        nics.push(Nic { index, model, mac: mac(keys, &device)?, isolated });
+        let forwards = forwards(keys, &device)?;
+        nics.push(Nic { index, model, mac: mac(keys, &device)?, isolated, forwards });
     }
     Ok(nics)
+}
+
+/// `tcp:127.0.0.1:8080-10.0.2.15:80`, several with blanks in between.
+fn forwards(keys: &Keys<'_>, device: &str) -> Result<Vec<String>, MachineError> {
+    let key = format!("containervm.{device}.forward");
+    let is_one = |text: &str| {
+        let ports = || {
+            let (host, guest) =
+                text.strip_prefix("tcp:").or(text.strip_prefix("udp:"))?.split_once('-')?;
+            let port = |text: &str| Some(text.rsplit_once(':')?.1.parse::<u16>().is_ok());
+            Some(port(host)? && port(guest)?)
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || ":.-[]".contains(c);
+        text.chars().all(plain) && ports() == Some(true)
+    };
+    let all: Vec<String> =
+        keys.text(&key).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    match all.iter().all(|it| is_one(it)) {
+        true => Ok(all),
+        false => Err(keys.fault(&key, "forwards such as \"tcp:127.0.0.1:8080-10.0.2.15:80\"")),
+    }
 }
 
 /// `address` when it is static, else the one that VMware or vCenter once generated, if any.

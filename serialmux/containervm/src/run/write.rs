@@ -63,7 +63,7 @@ pub fn vmx(
         |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let spec = spec(draft, options, config, &host)?;
     let mut vmx = Vmx::new();
-    for (key, value) in lines(draft, hardware)? {
+    for (key, value) in lines(draft, options, hardware)? {
         vmx.set(key, value)?;
     }
     for (key, value) in volume_lines(&options.volumes) {
@@ -95,6 +95,7 @@ fn spec(
     };
     options.log_opts.iter().for_each(|option| option.apply(&mut spec.link));
     spec.sessions.insert(id.to_owned(), session);
+    spec.networks.extend(options.network.spec());
     for volume in &options.volumes {
         let name = volume.option.name.as_deref().unwrap_or(&volume.label);
         // A volume may have several places; a key has one.
@@ -139,7 +140,11 @@ fn volume_lines(volumes: &[Attached]) -> Vec<(String, String)> {
     lines.collect()
 }
 
-fn lines(draft: &Draft, hardware: &Hardware) -> Result<Vec<(&'static str, String)>, RunError> {
+fn lines(
+    draft: &Draft,
+    options: &RunOptions,
+    hardware: &Hardware,
+) -> Result<Vec<(&'static str, String)>, RunError> {
     let file = |name: &str| draft.target().join(name).display().to_string();
     let mut lines = vec![
         (".encoding", "UTF-8".to_owned()),
@@ -173,10 +178,6 @@ fn lines(draft: &Draft, hardware: &Hardware) -> Result<Vec<(&'static str, String
         ("scsi0:0.deviceType", "scsi-hardDisk"),
         ("ide0:0.present", "TRUE"),
         ("ide0:0.deviceType", "cdrom-image"),
-        ("ethernet0.present", "TRUE"),
-        ("ethernet0.virtualDev", "vmxnet3"),
-        ("ethernet0.connectionType", "nat"),
-        ("ethernet0.addressType", "generated"),
         ("serial0.present", "TRUE"),
         ("serial0.fileType", "network"),
         ("serial0.network.endPoint", "client"),
@@ -184,6 +185,7 @@ fn lines(draft: &Draft, hardware: &Hardware) -> Result<Vec<(&'static str, String
         ("serial1.fileType", "file"),
     ];
     lines.extend(fixed.map(|(key, value)| (key, value.to_owned())));
+    lines.extend(options.network.lines());
     // Devices together, as people read them; what has no dot describes the whole VM and comes first.
     lines.sort_by_key(|(key, _)| {
         (key.contains('.') && !key.starts_with(['.', 'c', 'v', 'u']), group(key))

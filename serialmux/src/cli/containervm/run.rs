@@ -7,9 +7,13 @@ use crate::launch;
 use clap::{Args, ValueEnum};
 use containervm::image;
 use containervm::machine::{Boot, DEFAULT_MEMORY, Firmware, PipeKind};
-use containervm::run::{Hardware, LogOpt, Memory, RunOptions, cpus, disk, memory, vmx};
+use containervm::run::{
+    Hardware, LogOpt, Memory, NetworkMode, NetworkOptions, Publish, RunOptions, cpus, disk, memory,
+    vmx,
+};
 use containervm::store::Vm;
 use containervm::volume::{VolumeOption, Volumes};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -82,6 +86,15 @@ pub(super) struct Run {
     /// Mount a volume (NAME:/path[:ro|nocopy]), made if it is missing; without a name, one for this container alone
     #[arg(short = 'v', long = "volume", value_name = "[NAME:]PATH[:OPTIONS]")]
     volumes: Vec<VolumeOption>,
+    /// What its network card leads to: nat, isolated (nothing beyond the VM), or none
+    #[arg(long, value_name = "NETWORK", default_value = "nat")]
+    network: NetworkMode,
+    /// A name server, instead of the host's
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// Lead a port of the host to one of the container
+    #[arg(short, long, value_name = "[IP:]HOST_PORT:PORT[/udp]")]
+    publish: Vec<Publish>,
     /// Size of its disk, of which only what is written takes space
     #[arg(long, default_value = "10g", value_name = "SIZE")]
     disk_size: String,
@@ -217,6 +230,11 @@ impl Run {
             stop_signal: self.stop_signal.clone(),
             log_opts: self.log_opt.clone(),
             volumes: Vec::new(),
+            network: NetworkOptions {
+                mode: self.network,
+                dns: self.dns.clone(),
+                publish: self.publish.clone(),
+            },
         })
     }
 }

@@ -18,6 +18,7 @@ fn report() -> Report {
         run_block: None,
     };
     let endpoint = EndpointReport {
+        configured: Started::Yes,
         assigned: Some(IpNet { addr: [172, 16, 0, 2].into(), prefix_len: 16 }),
         gateway: Some(IpNet { addr: [172, 16, 0, 1].into(), prefix_len: 16 }),
         dns: vec![Ip([172, 16, 0, 1].into())],
@@ -54,6 +55,7 @@ fn every_answer_goes_to_its_writable_key() {
             "guestinfo.vice..sessions|ID.diagnostics.exitlogs|0.Message = m",
             "guestinfo.vice..execs|E1.started@non-persistent = true",
             "guestinfo.vice..execs|E1.diagnostics.resurrections@non-persistent = 0",
+            "guestinfo.vice..networks|bridge.configured = true",
             "guestinfo.vice..networks|bridge.assigned.IP = AAAAAAAAAAAAAP//rBAAAg==",
             "guestinfo.vice..networks|bridge.assigned.Mask = //8AAA==",
             "guestinfo.vice..networks|bridge.network.assigned.gateway.IP = AAAAAAAAAAAAAP//rBAAAQ==",

@@ -19,7 +19,7 @@ pub struct Changes<'a> {
     pub ended: Vec<&'a SessionSpec>,
     /// Sessions and execs that need not wait for a client any more.
     pub released: Vec<&'a SessionSpec>,
-    /// Interfaces that were not there before, by network name.
+    /// Interfaces that were not there before, or were to be otherwise, by network name.
     pub networks: Vec<(&'a str, &'a NetworkSpec)>,
     /// Volumes that were not there before, by volume name.
     pub mounts: Vec<(&'a str, &'a MountSpec)>,
@@ -55,7 +55,10 @@ impl Spec {
         );
         changes.sessions = changes.follow("sessions", &self.sessions, &older.sessions);
         changes.execs = changes.follow("execs", &self.execs, &older.execs);
-        changes.networks = changes.added("networks", &self.networks, &older.networks);
+        let others = self.networks.iter();
+        let others = others.filter(|(name, network)| older.networks.get(*name) != Some(*network));
+        changes.networks = others.map(|(name, network)| (name.as_str(), network)).collect();
+        changes.note_gone("networks", &self.networks, &older.networks);
         changes.mounts = changes.added("mounts", &self.mounts, &older.mounts);
         changes
     }
@@ -111,9 +114,18 @@ impl<'a> Changes<'a> {
                 Some(_) => {}
             }
         }
+        self.note_gone(map, newer, older);
+        added
+    }
+
+    fn note_gone<T>(
+        &mut self,
+        map: &str,
+        newer: &BTreeMap<String, T>,
+        older: &BTreeMap<String, T>,
+    ) {
         let gone = older.keys().filter(|name| !newer.contains_key(*name));
         self.gone.extend(gone.map(|name| format!("{map}|{name}")));
-        added
     }
 }
 
@@ -184,12 +196,8 @@ mod tests {
         newer.mounts.get_mut("v").unwrap().dest = "/other".into();
         let older = spec();
         let changes = newer.changes_from(&older);
-        assert_eq!(
-            changes.fixed,
-            ["hostname", "link/protection", "sessions|ID", "networks|bridge", "mounts|v"]
-        );
-        assert!(
-            changes.sessions.is_empty() && changes.networks.is_empty() && changes.mounts.is_empty()
-        );
+        assert_eq!(changes.fixed, ["hostname", "link/protection", "sessions|ID", "mounts|v"]);
+        assert!(changes.sessions.is_empty() && changes.mounts.is_empty());
+        assert_eq!(changes.networks.len(), 1, "addresses can change");
     }
 }

@@ -8,7 +8,7 @@ use crate::{Ip, IpNet, IpRange};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct NetworkSpec {
-    /// VMware's number of the PCI slot that the interface sits in, base 10.
+    /// VMware's number of the PCI slot that the interface sits in, base 10; or, ours, its hardware address.
     #[serde(rename = "/Common/id")]
     pub id: String,
     /// The interface's name.
@@ -20,6 +20,9 @@ pub struct NetworkSpec {
     /// The address asked for.
     #[serde(rename = "/ip")]
     pub ip: Option<IpNet>,
+    /// The largest packet, bytes; 0 for the interface's own. Ours, at `guestinfo.vice./networks|NAME/mtu`.
+    #[serde(rename = "/mtu", skip_serializing_if = "is_zero")]
+    pub mtu: u32,
     /// Published ports, `80/tcp` or `8080:80/tcp`.
     #[serde(rename = "/ports")]
     pub ports: Vec<String>,
@@ -36,6 +39,11 @@ impl NetworkSpec {
     pub fn slot(&self) -> Option<u32> {
         self.id.parse().ok()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(mtu: &u32) -> bool {
+    *mtu == 0
 }
 
 /// The network that an interface leads to.

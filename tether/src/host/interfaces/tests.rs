@@ -61,6 +61,11 @@ fn a_network_gets_the_interface_of_its_slot_then_of_its_name_then_the_only_one()
     assert_eq!(interface_of(&other, 2, &all), None);
     assert_eq!(interface_of(&other, 2, &all[..1]), None, "it may be the other network's");
     assert_eq!(interface_of(&other, 1, &all[..1]), Some(&named));
+    let mut by_mac = all.clone();
+    by_mac[1].mac = "00:50:56:01:02:0a".to_owned();
+    let network = NetworkSpec { id: "00:50:56:01:02:0A".into(), ..NetworkSpec::default() };
+    assert_eq!(interface_of(&network, 2, &by_mac), Some(&by_mac[1]));
+    assert_eq!(interface_of(&network, 1, &by_mac[..1]), None, "another card is not it");
 }
 
 #[test]
@@ -69,20 +74,21 @@ fn what_a_network_got_is_what_the_interface_has() {
     eth0.gateway = Some([172, 16, 0, 1].into());
     let asked = NetworkSpec { ip: Some(net("172.16.0.2/16")), ..NetworkSpec::default() };
     let networks: BTreeMap<_, _> = [("bridge".to_owned(), asked.clone())].into();
-    let resolv_conf =
-        "# by hand\nnameserver 10.0.0.1\nnameserver ::1\nsearch example.com\nnameserver x\n";
-    let all = endpoints(&networks, std::slice::from_ref(&eth0), resolv_conf);
+    let servers = vec![Ip([10, 0, 0, 1].into()), Ip("::1".parse().unwrap())];
+    let dns = |name: &str| if name == "bridge" { servers.clone() } else { Vec::new() };
+    let all = endpoints(&networks, std::slice::from_ref(&eth0), dns);
     let expected = EndpointReport {
         assigned: Some(net("172.16.0.2/16")),
         gateway: Some(net("172.16.0.1/16")),
-        dns: vec![Ip([10, 0, 0, 1].into()), Ip("::1".parse().unwrap())],
+        dns: servers.clone(),
+        ..EndpointReport::default()
     };
     assert_eq!(all["bridge"], expected);
     assert_eq!(assigned(&NetworkSpec::default(), &eth0), Some(net("10.0.0.9/8")), "first of v4");
     let six = interface("eth0", "", &["fe80::1/64", "2001:db8::1/64"]);
     assert_eq!(assigned(&asked, &six), Some(net("2001:db8::1/64")));
     let bare = interface("eth0", "", &["fe80::1/64"]);
-    let none = endpoints(&networks, &[bare], resolv_conf);
+    let none = endpoints(&networks, &[bare], dns);
     assert_eq!(none["bridge"], EndpointReport::default(), "no address, no name servers either");
 }
 
