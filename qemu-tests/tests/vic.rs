@@ -23,7 +23,9 @@ enum Place {
 use Place::{No, Partly, Tests};
 
 const API: &str = "the Docker API's, which serialmux does not serve yet";
-const NETWORK: &str = "no network is configured in a VM yet";
+const NEIGHBORS: &str =
+    "VMs of one host do not see each other: each has a network of its own, from QEMU";
+const FIREWALL: &str = "trust levels set no firewall in a VM yet";
 const VSPHERE: &str = "vSphere's: no such operation on QEMU";
 const IMAGES: &str = "an application image, which would have to be pulled from a registry";
 
@@ -52,8 +54,8 @@ const CASES: [(u16, Place); 126] = [
     (17, Tests(&["the_exit_code_is_the_commands"])),
     (18, Tests(&["the_exit_code_is_the_commands"])),
     (19, Tests(&["input_passes_through_with_its_end"])),
-    (21, No(NETWORK)),
-    (22, No(NETWORK)),
+    (21, No(NEIGHBORS)),
+    (22, No("a port is published under a number that one chooses")),
     (
         23,
         Partly("options_are_seen_inside", "it is process 1 and sees no other; no ps is run inside"),
@@ -63,7 +65,7 @@ const CASES: [(u16, Place); 126] = [
     (27, Partly("four_vms_run_at_once_and_each_is_itself", "four at once")),
     (28, No(IMAGES)),
     (29, Partly("options_are_seen_inside", "the domain is not asked for")),
-    (31, No(NETWORK)),
+    (31, Tests(&["vic_31_a_port_is_published_for_tcp_and_udp_and_leads_to_the_container"])),
     (
         32,
         Partly(
@@ -99,7 +101,13 @@ const CASES: [(u16, Place); 126] = [
     (66, Partly("vic_66_restarts_starts_and_stops_at_once_end_in_words", "two of each, once")),
     (67, Tests(&["the_power_button_stops_the_container_in_order"])),
     (68, No(VSPHERE)),
-    (69, No(NETWORK)),
+    (
+        69,
+        Partly(
+            "vic_117_two_networks_on_one_interface_are_two_addresses_and_routes_lead_where_they_say",
+            "in the report; what VMware's host is told has unit tests",
+        ),
+    ),
     (
         71,
         Partly(
@@ -144,8 +152,20 @@ const CASES: [(u16, Place); 126] = [
     // ps, inspect, wait, events.
     (103, Tests(&["a_vm_in_the_background_is_followed_attached_to_and_remembered"])),
     (104, Partly("options_are_seen_inside", "seen inside, not by inspect")),
-    (106, No(NETWORK)),
-    (107, No(NETWORK)),
+    (
+        106,
+        Partly(
+            "vic_106_name_servers_are_those_that_were_asked_for",
+            "seen inside; inspect has them in the report",
+        ),
+    ),
+    (
+        107,
+        Partly(
+            "vic_117_two_networks_on_one_interface_are_two_addresses_and_routes_lead_where_they_say",
+            "in the report",
+        ),
+    ),
     (108, Partly("a_vm_in_the_background_is_followed_attached_to_and_remembered", "without ports")),
     (109, No(VSPHERE)),
     (111, Tests(&["memory_that_runs_out_is_an_event"])),
@@ -154,16 +174,27 @@ const CASES: [(u16, Place); 126] = [
     (114, Tests(&["a_vm_in_the_background_is_followed_attached_to_and_remembered"])),
     (116, No(VSPHERE)),
     // Networks.
-    (117, No(NETWORK)),
-    (118, No(NETWORK)),
-    (119, No(NETWORK)),
-    (121, No(NETWORK)),
-    (122, No(NETWORK)),
-    (123, No(NETWORK)),
-    (124, No(NETWORK)),
-    (126, No(NETWORK)),
-    (127, No(NETWORK)),
-    (128, No(NETWORK)),
+    (
+        117,
+        Tests(&[
+            "vic_117_two_networks_on_one_interface_are_two_addresses_and_routes_lead_where_they_say",
+        ]),
+    ),
+    (118, No(NEIGHBORS)),
+    (119, No(NEIGHBORS)),
+    (121, No(NEIGHBORS)),
+    (
+        122,
+        Partly(
+            "vic_117_two_networks_on_one_interface_are_two_addresses_and_routes_lead_where_they_say",
+            "two, written into the config before the start",
+        ),
+    ),
+    (123, No(FIREWALL)),
+    (124, No(FIREWALL)),
+    (126, No(FIREWALL)),
+    (127, No(VSPHERE)),
+    (128, No(IMAGES)),
     (
         129,
         Partly("vic_138_copies_go_where_docker_puts_them", "while it runs, not before its start"),

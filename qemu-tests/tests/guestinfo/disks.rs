@@ -25,7 +25,7 @@ fn a_config_in_the_firmwares_strings_does_as_well() {
 }
 
 /// What of a VM's keys a guest may see, as the text of a VMX file.
-fn visible(pairs: &[(String, String)]) -> String {
+pub(crate) fn visible(pairs: &[(String, String)]) -> String {
     let visible: Vec<_> =
         pairs.iter().filter(|it| it.0.starts_with("guestinfo.")).cloned().collect();
     lines(&visible)

@@ -5,4 +5,5 @@ mod disks;
 mod keys;
 mod networks;
 mod operator;
+mod reload;
 mod volumes;

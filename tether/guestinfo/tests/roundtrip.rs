@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use guestinfo::{
     Blob, CmdSpec, CopyMode, EndpointReport, ExitLog, Header, Ip, IpNet, IpRange, LinkMode,
-    LinkSpec, MountSpec, NetworkSpec, Protection, Report, RouteSpec, SessionReport, SessionSpec,
-    Spec, Started, Timestamp, TrustLevel, Url, Vmx,
+    LinkSpec, MountReport, MountSpec, NetworkSpec, Protection, Report, RouteSpec, SessionReport,
+    SessionSpec, Spec, Started, Timestamp, TrustLevel, Url, Vmx,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -179,15 +179,17 @@ fn report() -> impl Strategy<Value = Report> {
             message,
         },
     );
-    let started = prop_oneof![
-        Just(Started::No),
-        Just(Started::Yes),
-        text()
-            .prop_filter("words of their own", |text| !["", "true"].contains(&text.as_str()))
-            .prop_map(Started::Failed),
-    ];
+    let started = || {
+        prop_oneof![
+            Just(Started::No),
+            Just(Started::Yes),
+            text()
+                .prop_filter("words of their own", |text| !["", "true"].contains(&text.as_str()))
+                .prop_map(Started::Failed),
+        ]
+    };
     let session = (
-        started,
+        started(),
         any::<Option<i32>>(),
         any::<Option<i64>>(),
         any::<i64>(),
@@ -205,11 +207,18 @@ fn report() -> impl Strategy<Value = Report> {
                 ..SessionReport::default()
             }
         });
-    let endpoint = (prop::option::of(net()), prop::option::of(net()), vec(ip(), 0..3))
-        .prop_map(|(assigned, gateway, dns)| EndpointReport { assigned, gateway, dns });
-    (map(session), map(endpoint)).prop_map(|(sessions, networks)| Report {
+    let endpoint = (started(), prop::option::of(net()), prop::option::of(net()), vec(ip(), 0..3))
+        .prop_map(|(configured, assigned, gateway, dns)| EndpointReport {
+            configured,
+            assigned,
+            gateway,
+            dns,
+        });
+    let mount = started().prop_map(|mounted| MountReport { mounted });
+    (map(session), map(endpoint), map(mount)).prop_map(|(sessions, networks, mounts)| Report {
         sessions,
         networks,
+        mounts,
         ..Report::default()
     })
 }
@@ -223,6 +232,7 @@ fn read_report(report: &Report, pairs: BTreeMap<String, String>) -> Report {
     let indexes = [
         index("guestinfo.vice./sessions", &report.sessions),
         index("guestinfo.vice./networks", &report.networks),
+        index("guestinfo.vice./mounts", &report.mounts),
     ];
     Report::from_pairs(pairs.into_iter().chain(indexes)).expect("reads")
 }
