@@ -59,6 +59,9 @@ fn lz4(archive: &[u8]) -> Vec<u8> {
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&compressed);
     }
+    // The format has no end of its own: the kernel would take another archive behind it for a block. A block of
+    // length 0 ends it, and archives begin at multiples of four (lib/decompress_unlz4.c; initramfs buffer format).
+    bytes.resize((bytes.len() + 4).next_multiple_of(4), 0);
     bytes
 }
 
@@ -73,6 +76,10 @@ mod tests {
         assert_eq!(stored[..4], [0x02, 0x21, 0x4c, 0x18]);
         let (mut rest, mut unpacked) = (&stored[4..], Vec::new());
         while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            if *length == [0; 4] {
+                assert!(after.len() < 4 && stored.len().is_multiple_of(4), "it ends here");
+                break;
+            }
             let (block, after) = after.split_at(u32::from_le_bytes(*length) as usize);
             unpacked.extend(lz4_flex::block::decompress(block, LZ4_BLOCK).unwrap());
             rest = after;

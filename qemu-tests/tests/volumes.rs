@@ -59,12 +59,15 @@ fn vic_133_a_volume_that_a_running_container_writes_to_is_in_use() {
     let mut first =
         lab.begin(["-i", "--name", "one", "-v", "data:/data", "busybox", "sh", "-c", script]);
     first.expect("up");
+    let file = lab.file("copied", "from outside\n").display().to_string();
+    lab.serialmux(["cp", &file, "one:/data/"]).finish().code(0);
     let second = lab.run(["-v", "data:/data", "busybox", "true"]);
     second.code(125).complains(&["volumes/data/volume.img is in use by one"]);
     let removed = lab.containervm(["volume", "rm", "data"]).finish();
     removed.complains(&["data", "belongs to one"]);
     first.write("\n");
     first.finish().code(0);
-    lab.run(["-v", "data:/data", "busybox", "true"]).code(0);
+    let read = lab.run(["-v", "data:/data", "busybox", "cat", "/data/copied"]);
+    read.code(0).prints("from outside\n");
     lab.containervm(["volume", "rm", "data"]).finish().code(0);
 }

@@ -144,7 +144,7 @@ fn a_running_vm_follows_its_config_as_far_as_it_can() {
     let followed = reload();
     for part in [
         "done: debug level 1; linger 9 s;",
-        "network second: from the next boot",
+        "network second is being configured",
         "volume data: its source",
         "hostname: fixed while the container runs",
     ] {

@@ -93,7 +93,6 @@ fn a_config_that_is_appended_to_the_initramfs_does_as_well() {
     let (_, rest) = shown.split_once(" -initrd ").expect("a direct boot");
     let initramfs = rest.split(' ').next().expect("a file");
     let mut both = fs::read(initramfs).expect("it can be read");
-    both.resize(both.len().next_multiple_of(4), 0);
     both.extend(newc("config.vmx", visible(&pairs).as_bytes()));
     let appended = bench.lab.file("initramfs", both);
     let given = format!("-fw_cfg name=opt/containervm.vmx,file={vmx}");

@@ -3,6 +3,7 @@
 //! What is wrong before the container has been started ends it with that reason. Afterwards, when a reload wants
 //! a further volume, it is only told: in the log, in the report, as the volume's `mounted`.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -29,8 +30,9 @@ pub(super) struct Disks {
     volumes: Volumes,
     /// The root's, once it is here.
     root: Option<std::path::PathBuf>,
-    /// Volumes on their way into the container that runs.
-    joining: Vec<Joining>,
+    /// The volume on its way into the container that runs, and those to follow.
+    joining: Option<Joining>,
+    queue: VecDeque<String>,
     /// Those that come with the container's next start.
     coming: Vec<String>,
 }
@@ -42,7 +44,7 @@ impl Disks {
     ///
     /// Nothing is taken.
     pub(super) async fn wait(&self) {
-        match self.joining.first() {
+        match &self.joining {
             Some(joining) => joining.ready().await,
             None => std::future::pending().await,
         }
@@ -183,13 +185,11 @@ impl Agent {
         let Some(volume) = self.disks.volumes.get(name).cloned() else { return };
         let first = self.sessions.first();
         match first.pid() {
-            Some(pid) if first.is_running() => match Joining::start(&volume, pid) {
-                Ok(joining) => {
-                    self.disks.joining.push(joining);
-                    self.sessions.add_volume(volume);
-                }
-                Err(error) => self.volume_failed(name, &error),
-            },
+            Some(_) if first.is_running() => {
+                self.sessions.add_volume(volume);
+                self.disks.queue.push_back(name.to_owned());
+                self.join_next();
+            }
             Some(_) => {
                 let step = "mount it while the container is being started; reload once more";
                 let (name, errno) = (name.to_owned(), nix::errno::Errno::EAGAIN);
@@ -203,6 +203,27 @@ impl Agent {
         }
     }
 
+    /// Begins with the next volume when the last one is there: two may be on one disk.
+    fn join_next(&mut self) {
+        while self.disks.joining.is_none()
+            && let Some(name) = self.disks.queue.pop_front()
+        {
+            let Some(volume) = self.disks.volumes.get(&name).cloned() else { continue };
+            let Some(pid) = self.sessions.first().pid() else {
+                // It has ended, and gets it when it is started again.
+                self.disks.coming.push(name);
+                continue;
+            };
+            match Joining::start(&volume, pid) {
+                Ok(joining) => self.disks.joining = Some(joining),
+                Err(error) => {
+                    self.sessions.remove_volume(&name);
+                    self.volume_failed(&name, &error);
+                }
+            }
+        }
+    }
+
     /// Takes note of volumes that are in the container, and of those that are not.
     pub(super) fn volumes_turn(&mut self) {
         if self.sessions.first().is_running() {
@@ -211,26 +232,21 @@ impl Agent {
             }
         }
         let mut context = Context::from_waker(Waker::noop());
-        let mut done = Vec::new();
-        self.disks.joining.retain(|joining| match joining.poll_outcome(&mut context) {
-            Poll::Pending => true,
-            Poll::Ready(outcome) => {
-                done.push((joining.name.clone(), outcome));
-                false
+        let Some(joining) = &self.disks.joining else { return };
+        let Poll::Ready(outcome) = joining.poll_outcome(&mut context) else { return };
+        let name = joining.name.clone();
+        self.disks.joining = None;
+        match outcome {
+            Ok(()) => {
+                info!("volume {name} is mounted");
+                self.tell_volume(&name, Started::Yes);
             }
-        });
-        for (name, outcome) in done {
-            match outcome {
-                Ok(()) => {
-                    info!("volume {name} is mounted");
-                    self.tell_volume(&name, Started::Yes);
-                }
-                Err(text) => {
-                    self.sessions.remove_volume(&name);
-                    self.forget_volume(&name, text);
-                }
+            Err(text) => {
+                self.sessions.remove_volume(&name);
+                self.forget_volume(&name, text);
             }
         }
+        self.join_next();
     }
 
     fn volume_failed(&mut self, name: &str, error: &VolumeError) {

@@ -57,8 +57,9 @@ pub fn attach_memory(
     flags: MsFlags,
     options: &str,
 ) -> Result<(), Errno> {
-    let place = name_of(&directory(root, path)?);
-    mount(Some("tmpfs"), place.as_str(), Some("tmpfs"), flags, Some(options))
+    // Open until it is mounted on: the name says nothing else.
+    let place = directory(root, path)?;
+    mount(Some("tmpfs"), name_of(&place).as_str(), Some("tmpfs"), flags, Some(options))
 }
 
 /// The same number in the other crate's type.

@@ -77,7 +77,7 @@ impl Store {
         }
         if is_empty(&self.disk)? {
             match mkdirat(&self.disk, DATA, Mode::from_raw_mode(0o755)) {
-                Ok(()) => return self.open_data(),
+                Ok(()) | Err(rustix::io::Errno::EXIST) => return self.open_data(),
                 // A disk that cannot be written to is as it is.
                 Err(rustix::io::Errno::ROFS) => {}
                 Err(error) => return Err(errno(error)),
