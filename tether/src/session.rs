@@ -20,7 +20,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use guestinfo::{RestartPolicy, SessionSpec, Spec};
+use guestinfo::{LinkSpec, RestartPolicy, SessionSpec, Spec};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -35,7 +35,7 @@ use crate::process::exec::{self, Inside};
 use crate::process::failure::{self, FailureRecord, StartFailure};
 use crate::process::{self, Launch, Starting};
 use crate::reap::Exit;
-use crate::relay::{Backlog, Flow, WhenFull};
+use crate::relay::{Flow, WhenFull};
 use crate::report::Reporter;
 use crate::rootfs::Rootfs;
 use crate::signal::{self, Pending};
@@ -225,6 +225,14 @@ impl Session {
         self.linger = Duration::from_secs(seconds.min(MAX_LINGER));
     }
 
+    /// What becomes of output from now on that the link has no room for.
+    pub fn set_mode(&mut self, link: &LinkSpec) {
+        self.backlog = launch::backlog(link);
+        if let Some(streams) = &mut self.streams {
+            streams.keep(self.backlog);
+        }
+    }
+
     /// Whether the session has not been started yet.
     pub fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting)
@@ -304,9 +312,7 @@ impl Session {
             None => {
                 let Self { id, launch, is_first, .. } = &*self;
                 let mut streams = Streams::open(id, launch, *is_first, stdio, teller.uplink)?;
-                if let Some((max, when_full)) = self.backlog {
-                    streams.keep(Backlog::new(max, when_full));
-                }
+                streams.keep(self.backlog);
                 self.streams = Some(streams);
             }
         }

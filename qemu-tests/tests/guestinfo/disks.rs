@@ -136,6 +136,7 @@ fn a_running_vm_follows_its_config_as_far_as_it_can() {
 
     set(&mut pairs, "/diagnostics/debug", "1");
     set(&mut pairs, "/link/linger", "9");
+    set(&mut pairs, "/link/mode", "non-blocking");
     set(&mut pairs, "/networks", "bridge|second");
     set(&mut pairs, "/mounts", "data");
     set(&mut pairs, "/mounts|data/dest", "/data");
@@ -143,7 +144,7 @@ fn a_running_vm_follows_its_config_as_far_as_it_can() {
     disk.write(&pairs);
     let followed = reload();
     for part in [
-        "done: debug level 1; linger 9 s;",
+        "done: debug level 1; linger 9 s; link/mode non-blocking, 1048576 bytes;",
         "network second is being configured",
         "volume data: its source",
         "hostname: fixed while the container runs",

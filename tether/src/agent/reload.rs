@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use guestinfo::Spec;
 use guestinfo::spec::Changes;
+use guestinfo::{LinkMode, Spec};
 use tracing::{info, warn};
 
 use super::Agent;
@@ -96,8 +96,15 @@ impl Agent {
             self.sessions.first_mut().set_linger(newer.link.linger);
             outcome.done.push(format!("linger {} s", newer.link.linger));
         }
-        if newer.link.mode != self.spec.link.mode {
-            outcome.left.push("link/mode: this agent does not follow it yet".to_owned());
+        let is_as_before = newer.link.mode == self.spec.link.mode
+            && newer.link.max_buffer_size == self.spec.link.max_buffer_size;
+        if !is_as_before {
+            self.sessions.first_mut().set_mode(&newer.link);
+            let bytes = newer.link.max_buffer_size;
+            outcome.done.push(match newer.link.mode {
+                LinkMode::Blocking => "link/mode blocking".to_owned(),
+                LinkMode::NonBlocking => format!("link/mode non-blocking, {bytes} bytes"),
+            });
         }
         let networks: Vec<_> = changes
             .networks

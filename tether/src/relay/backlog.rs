@@ -62,6 +62,12 @@ impl Backlog {
         Self { entries, cost: 0, bytes: 0, max, when_full, gap: None, dropped: 0 }
     }
 
+    /// Keeps up to `max` bytes from now on. What is kept already stays, in order, until it is passed on or the
+    /// next piece takes its place.
+    pub fn change(&mut self, max: usize, when_full: WhenFull) {
+        (self.max, self.when_full) = (max, when_full);
+    }
+
     /// Payload bytes kept.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -143,6 +149,18 @@ mod tests {
             });
         }
         found
+    }
+
+    #[test]
+    fn a_backlog_that_is_to_wait_takes_nothing_more_and_loses_nothing() {
+        let mut backlog = Backlog::new(1 << 20, WhenFull::Drop);
+        (0..10).for_each(|i| backlog.push(Stream::Stdout, i, &[i as u8; 10]));
+        backlog.change(0, WhenFull::Block);
+        assert_eq!(backlog.room(), 0);
+        assert_eq!(taken(&mut backlog).len(), 10);
+        backlog.change(3 * (ENTRY + 10), WhenFull::Drop);
+        (0..10).for_each(|i| backlog.push(Stream::Stdout, i, &[i as u8; 10]));
+        assert_eq!((backlog.bytes(), backlog.dropped()), (30, 70));
     }
 
     #[test]

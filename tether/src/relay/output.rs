@@ -18,7 +18,7 @@ use wire::chunk::{Stream, Writer};
 use wire::pack::Packer;
 use wire::{ChannelId, Link};
 
-use super::backlog::{Backlog, Kept};
+use super::backlog::{Backlog, Kept, WhenFull};
 use crate::clock;
 use crate::stdio::{self, Output, Stdio};
 
@@ -107,11 +107,15 @@ impl OutputRelay {
         }
     }
 
-    /// Keeps what the channel has no room for.
-    #[must_use]
-    pub fn with_backlog(mut self, backlog: Backlog) -> Self {
-        self.backlog = Some(backlog);
-        self
+    /// Keeps so much, or nothing, from now on.
+    pub fn set_backlog(&mut self, wanted: Option<(usize, WhenFull)>) {
+        match (&mut self.backlog, wanted) {
+            (Some(backlog), Some((max, when_full))) => backlog.change(max, when_full),
+            // What it holds is passed on; the process waits meanwhile.
+            (Some(backlog), None) => backlog.change(0, WhenFull::Block),
+            (None, Some((max, when_full))) => self.backlog = Some(Backlog::new(max, when_full)),
+            (None, None) => {}
+        }
     }
 
     /// The channel.

@@ -133,8 +133,8 @@ async fn a_process_that_is_not_to_wait_goes_on_and_what_was_dropped_is_told_in_i
     let (mut uplink, mut peer) = connected();
     let (mut stdio, child) = Stdio::open(false, false).unwrap();
     let max = 200_000;
-    let backlog = Backlog::new(max, WhenFull::Drop);
-    let mut relay = open_output(&mut uplink, false).with_backlog(backlog);
+    let mut relay = open_output(&mut uplink, false);
+    relay.set_backlog(Some((max, WhenFull::Drop)));
     let channel = relay.channel();
     let mut stdout = file(child.stdout);
     drop(child.stderr);

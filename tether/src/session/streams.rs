@@ -8,7 +8,7 @@ use wire::pack::Packer;
 use wire::{ChannelId, Class, Direction, Link};
 
 use crate::process::Launch;
-use crate::relay::{Backlog, Flow, InputRelay, OutputRelay};
+use crate::relay::{Flow, InputRelay, OutputRelay, WhenFull};
 use crate::stdio::{self, Output, Stdio};
 use crate::uplink::{Uplink, UplinkError};
 
@@ -73,9 +73,11 @@ impl Streams {
         Ok(streams)
     }
 
-    /// Keeps output that the link has no room for.
-    pub(super) fn keep(&mut self, backlog: Backlog) {
-        self.output = self.output.take().map(|output| output.with_backlog(backlog));
+    /// Keeps so much output that the link has no room for, or none, from now on.
+    pub(super) fn keep(&mut self, backlog: Option<(usize, WhenFull)>) {
+        if let Some(output) = &mut self.output {
+            output.set_backlog(backlog);
+        }
     }
 
     /// Puts the next run's ends in the place of the last one's.
