@@ -152,6 +152,9 @@ fn four_hundred_execs_live_at_once_and_no_more() {
         cat.write(&format!("first {i}\n")).expect(&format!("first {i}\n"));
     }
     record(&format!("400 execs at once, all answer after {:.1?}", begin.elapsed()));
+    let debug = lab.serialmux(["debug", "box"]).finish().code(0).out();
+    let most = debug.lines().find_map(|line| line.trim().strip_prefix("VmHWM"));
+    record(&format!("the agent's memory with 400 execs, at most: {}", most.unwrap().trim()));
     let refused = lab.serialmux(["exec", "box", "true"]).finish();
     refused.code(125).complains(&["400 processes", "no more"]);
     for (i, mut cat) in all.into_iter().enumerate() {

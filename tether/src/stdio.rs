@@ -252,6 +252,16 @@ impl Stdio {
         found
     }
 
+    /// Has the next read of an output ask the kernel, whatever the runtime knows: that learns of bytes only when it
+    /// has waited in between, which under load may be a while ago.
+    pub fn distrust(&mut self) {
+        let outputs = match self {
+            Self::Terminal { master } => [master.as_mut(), None],
+            Self::Pipes { stdout, stderr, .. } => [stdout.as_mut(), stderr.as_mut()],
+        };
+        outputs.into_iter().flatten().for_each(End::rest);
+    }
+
     /// Whether every output has ended.
     pub fn output_ended(&self) -> bool {
         match self {

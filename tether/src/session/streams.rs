@@ -137,6 +137,11 @@ impl Streams {
         Ok(())
     }
 
+    /// Has the next turn look at the outputs themselves.
+    pub(super) fn distrust(&mut self) {
+        self.stdio.iter_mut().for_each(Stdio::distrust);
+    }
+
     /// Moves what can be moved; `last` says that the process has ended, and what it left is waited for.
     pub(super) fn turn(&mut self, link: &mut Link, last: bool) -> Flow {
         let Some(stdio) = &mut self.stdio else { return Flow::Ended };

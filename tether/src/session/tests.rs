@@ -167,6 +167,27 @@ async fn output_that_someone_holds_open_is_abandoned_after_a_second_of_silence()
 }
 
 #[tokio::test]
+async fn what_the_runtime_has_not_noticed_yet_is_read_before_an_output_is_abandoned() {
+    let (mut uplink, mut peer) = connected();
+    let mut session = session(SessionSpec::default());
+    let child = running(&mut session, &mut uplink);
+    // From now on the pipes are watched; but nothing here waits, so nothing is noticed.
+    turn(&mut session, &mut uplink);
+    nix::unistd::write(child.stdout.as_ref().unwrap(), b"last words").unwrap();
+    drop(child);
+    session.reaped(Pid::from_raw(42), Exit { code: 0, signal: 0, core_dumped: false, raw: 0 });
+    let Phase::Draining(drain) = &mut session.phase else { panic!("{:?}", session.phase) };
+    drain.silent_until = Instant::now();
+    turn(&mut session, &mut uplink);
+    let record = record(&mut session, &mut uplink, &mut peer).await;
+    assert_eq!(record.output_end(), OutputEnd::Drained);
+    let output =
+        peer.channel(Direction::ToMux, |kind| matches!(kind, label::Kind::Output(_))).unwrap();
+    assert_eq!(record.output_length, peer.received[&output].len() as u64);
+    assert!(record.output_length >= 10, "{record:?}");
+}
+
+#[tokio::test]
 async fn output_that_nobody_takes_is_truncated_after_the_linger_time() {
     let (mut uplink, _peer) = connected();
     let (mut session, child) = ended(&mut uplink, 1);
