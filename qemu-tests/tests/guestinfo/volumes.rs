@@ -150,3 +150,28 @@ fn a_reload_mounts_what_is_new_where_no_link_leads_out() {
         bench.lab.start(e2fsck).finish().code(0);
     }
 }
+
+#[test]
+fn a_start_mounts_nothing_where_a_link_of_the_image_leads_out() {
+    let bench = Bench::new();
+    // Three VMs after each other with the same disk.
+    let begin = |name: &str, digit, script: &str, dest: &str| {
+        let id = id(digit);
+        let mut pairs = vic(&id, &["PATH=/bin".to_owned()]);
+        pairs.iter_mut().find(|it| it.0 == "common/name").expect("VIC writes it").1 =
+            name.to_owned();
+        set(&mut pairs, "/key", &format!("{digit}2V5IG9mIGEgVk0="));
+        runs(&mut pairs, &id, script);
+        if !dest.is_empty() {
+            set(&mut pairs, "/mounts", "memory");
+            volume(&mut pairs, "memory", ("tmpfs", ""), dest);
+        }
+        let vmx = bench.vmx(name, &lines(&pairs));
+        bench.lab.containervm(["start", "-a", &vmx]).finish()
+    };
+    begin("links", 'a', "ln -s /proc/1/root /magic; ln -s ../../../../../../run /up", "").code(0);
+    let inside = begin("inside", 'b', "grep -c ' /run/here ' /proc/mounts; exit 6", "/up/here");
+    inside.code(6).prints("1\n");
+    let outside = begin("outside", 'c', "true", "/magic/here");
+    outside.code(125).complains(&["mount a tmpfs on /magic/here"]);
+}
