@@ -22,7 +22,7 @@ fn start(lab: &Lab, arguments: &[&str]) -> Child {
         .env("SERIALMUX_STATE", lab.place.dir())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap()
@@ -58,7 +58,11 @@ async fn shown(guest: &mut Guest, client: &mut Child) -> Vec<u8> {
 /// Ends the container, and waits for the client's end.
 async fn end(guest: &mut Guest, client: Child) -> std::process::Output {
     guest.exited(3);
-    guest.beside(client.wait_with_output()).await.unwrap()
+    let output = guest.beside(client.wait_with_output()).await.unwrap();
+    // Nothing here was put back to anything.
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("snapshot"), "{said}");
+    output
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -387,6 +387,10 @@ impl Agent {
                 self.inside.gone(channel);
                 self.sessions.channel_gone(channel);
             }
+            News::RolledBack(channel) => {
+                self.inside.gone(channel);
+                self.sessions.rolled_back(channel, &mut self.uplink)?;
+            }
             News::Up { peer_is_new } => {
                 self.sessions.link_ready();
                 if peer_is_new {

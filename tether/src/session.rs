@@ -562,6 +562,21 @@ impl Session {
         self.streams.as_mut().map_or(Ok(()), |streams| streams.peer_is_new(&self.id, uplink))
     }
 
+    /// The multiplexer does not go on with a channel, as the machine was put back to a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// When the link cannot carry another channel.
+    pub fn rolled_back(
+        &mut self,
+        channel: ChannelId,
+        uplink: &mut Uplink,
+    ) -> Result<(), UplinkError> {
+        let Some(streams) = &mut self.streams else { return Ok(()) };
+        warn!("session {}: this machine was put back to a snapshot", self.id);
+        streams.rolled_back(&self.id, channel, uplink)
+    }
+
     /// A channel is gone at the other end.
     pub fn channel_gone(&mut self, channel: ChannelId) {
         if let Some(streams) = &mut self.streams

@@ -432,12 +432,24 @@ impl Sessions {
         self.at(channel, |session| session.channel_gone(channel));
     }
 
-    fn at(&mut self, channel: ChannelId, act: impl FnOnce(&mut Session)) {
-        let Some(key) = self.by_channel.get(&channel) else { return };
-        if let Some(slot) = self.slots.get_mut(key) {
-            act(&mut slot.session);
-            self.bells.ring(*key);
-        }
+    /// The multiplexer does not go on with a channel: another takes its place, where that is of use.
+    ///
+    /// # Errors
+    ///
+    /// When the link cannot carry another channel.
+    pub fn rolled_back(
+        &mut self,
+        channel: ChannelId,
+        uplink: &mut Uplink,
+    ) -> Result<(), UplinkError> {
+        self.at(channel, |session| session.rolled_back(channel, uplink)).unwrap_or(Ok(()))
+    }
+
+    fn at<T>(&mut self, channel: ChannelId, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        let key = self.by_channel.get(&channel)?;
+        let slot = self.slots.get_mut(key)?;
+        self.bells.ring(*key);
+        Some(act(&mut slot.session))
     }
 
     /// Tells a multiplexer that is new what there is besides the container's own session, and lets go of what

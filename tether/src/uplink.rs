@@ -55,6 +55,8 @@ pub enum News {
     Finished(ChannelId),
     /// A channel is gone at the other end, with whatever it still held.
     Gone(ChannelId),
+    /// The multiplexer does not go on with a channel, as this machine was put back to a snapshot.
+    RolledBack(ChannelId),
     /// The link is up.
     Up {
         /// The multiplexer is another one than before, and knows nothing that is not on its disk.
@@ -230,7 +232,8 @@ impl Uplink {
             {
                 self.replace_requests()?;
             }
-            Event::Reset(id) | Event::RolledBack(id) => tell(News::Gone(id)),
+            Event::Reset(id) => tell(News::Gone(id)),
+            Event::RolledBack(id) => tell(News::RolledBack(id)),
             // Closed is visible in `is_drained`; the others concern a multiplexer.
             other => debug!("{other:?}"),
         }

@@ -40,7 +40,7 @@ use execs::Execs;
 use handle::Command;
 use inspection::Inspection;
 use line::{Line, Moved, exchange};
-use outputs::Outputs;
+use outputs::{OutputError, Outputs};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -346,9 +346,11 @@ impl Container {
             Event::Writable(channel) => {
                 self.execs.stir(channel, false);
             }
-            Event::Closed(channel) | Event::Reset(channel) | Event::RolledBack(channel) => {
+            Event::RolledBack(channel) => {
+                self.outputs.rolled_back(channel, clock::wall_us(), &mut self.journal);
                 self.gone(channel);
             }
+            Event::Closed(channel) | Event::Reset(channel) => self.gone(channel),
             Event::Lost { reason } => tracing::info!(container = self.name, reason, "session lost"),
             Event::Established { .. } | Event::Greet => {}
         }
@@ -421,10 +423,14 @@ impl Container {
         if self.execs.stir(channel, false) {
             return;
         }
-        if let Err(error) = self.outputs.read(link, channel, &mut self.journal) {
-            tracing::warn!(container = self.name, %error, "output channel given up");
-            link.abandon(channel);
-            self.gone(channel);
+        match self.outputs.read(link, channel, &mut self.journal) {
+            Ok(()) => {}
+            Err(OutputError::Other) => link.disown(channel),
+            Err(error) => {
+                tracing::warn!(container = self.name, %error, "output channel given up");
+                link.abandon(channel);
+                self.gone(channel);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use wire::STATE_LEN;
 
 const READ_STEP: usize = 256 * 1024;
 
@@ -26,7 +27,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Not a journal, or one of a newer format.
-    #[error("journal {path} does not start with `cvmlog2`: not a journal, or of a newer version")]
+    #[error("journal {path} does not start with `cvmlog3`: not a journal, or of a newer version")]
     Magic {
         /// The file.
         path: PathBuf,
@@ -38,8 +39,8 @@ pub enum JournalError {
 pub struct Progress {
     /// Where the guest is to go on.
     pub place: Place,
-    /// The offset of its end, if that was reached.
-    pub ended: Option<u64>,
+    /// The offset of its end and the digest of all of it, if that was reached.
+    pub ended: Option<(u64, [u8; STATE_LEN])>,
 }
 
 /// The one writer of a journal.
@@ -133,9 +134,11 @@ impl Journal {
             Record::Output { channel, place, .. } | Record::Gap { channel, place, .. } => {
                 self.channels.entry(*channel).or_default().place = *place;
             }
-            Record::End { channel, length } => {
-                self.channels.entry(*channel).or_default().ended = Some(*length);
+            Record::End { channel, length, digest } => {
+                self.channels.entry(*channel).or_default().ended = Some((*length, *digest));
             }
+            // What came over it belongs to a guest that is no more.
+            Record::Rollback { channel, .. } => _ = self.channels.remove(channel),
         }
     }
 
@@ -259,7 +262,7 @@ mod tests {
 
     fn output(segment: u64, bytes: &'static [u8]) -> Record {
         let bytes = Bytes::from_static(bytes);
-        let place = Place { segment, before_us: segment, stored: 10 };
+        let place = Place { segment, before_us: segment, stored: 10, ..Place::default() };
         Record::Output { channel: 2, place, stream: Stream::Stdout, time_us: segment, bytes }
     }
 

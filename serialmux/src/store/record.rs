@@ -11,12 +11,13 @@
 //! follows was never durable.
 
 use bytes::{Buf, Bytes};
+use wire::STATE_LEN;
 use wire::chunk::{Gap, MAX_CHUNK, Stream};
 
 /// First bytes of every journal; the digit is the format's version.
-pub const MAGIC: &[u8; 8] = b"cvmlog2\n";
+pub const MAGIC: &[u8; 8] = b"cvmlog3\n";
 const HEAD: usize = 8;
-const MAX_BODY: usize = MAX_CHUNK + 64;
+const MAX_BODY: usize = MAX_CHUNK + 96;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub enum Record {
         channel: u32,
         /// The offset of its end.
         length: u64,
+        /// The [digest](wire::Digest) of all of it.
+        digest: [u8; STATE_LEN],
     },
     /// Output that the guest had to drop.
     Gap {
@@ -57,36 +60,58 @@ pub enum Record {
         /// What is missing.
         gap: Gap,
     },
+    /// The guest turned out to be another than the one whose output this is: it was put back to a snapshot.
+    /// Its output goes on over another channel, from where it was then.
+    Rollback {
+        /// The channel on which that showed.
+        channel: u32,
+        /// When, µs since the Unix epoch.
+        time_us: u64,
+    },
 }
 
 /// A place in a channel: what of it is in the journal, up to here.
 ///
 /// A packed stream can be read on only from a segment's start, so that is where the guest is asked to
-/// go on; what follows there and is in the journal already is passed over.
+/// go on; what follows there and is in the journal already is passed over. Digest and sum tell whether it
+/// is the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Place {
     /// Offset in the channel of the last segment's start.
     pub segment: u64,
     /// Time of the last entry before it, µs since the Unix epoch: entries tell theirs by the difference.
     pub before_us: u64,
+    /// State of the [digest](wire::Digest) of everything before it.
+    pub digest: [u8; STATE_LEN],
     /// How many bytes of entries, unpacked, the journal has from there on.
     pub stored: u32,
+    /// CRC-32C of those.
+    pub sum: u32,
 }
 
 impl Place {
     fn put(self, out: &mut Vec<u8>) {
         out.extend(self.segment.to_le_bytes());
         out.extend(self.before_us.to_le_bytes());
+        out.extend(self.digest);
         out.extend(self.stored.to_le_bytes());
+        out.extend(self.sum.to_le_bytes());
     }
 
     fn take(body: &mut Bytes) -> Option<Self> {
         Some(Self {
             segment: body.try_get_u64_le().ok()?,
             before_us: body.try_get_u64_le().ok()?,
+            digest: state(body)?,
             stored: body.try_get_u32_le().ok()?,
+            sum: body.try_get_u32_le().ok()?,
         })
     }
+}
+
+fn state(body: &mut Bytes) -> Option<[u8; STATE_LEN]> {
+    let mut state = [0; STATE_LEN];
+    body.try_copy_to_slice(&mut state).ok().map(|()| state)
 }
 
 /// Appends `record`.
@@ -107,10 +132,11 @@ pub fn put(record: &Record, out: &mut Vec<u8>) {
             out.extend(time_us.to_le_bytes());
             out.extend(bytes.as_ref());
         }
-        Record::End { channel, length } => {
+        Record::End { channel, length, digest } => {
             out.push(3);
             out.extend(channel.to_le_bytes());
             out.extend(length.to_le_bytes());
+            out.extend(digest);
         }
         Record::Gap { channel, place, gap } => {
             out.push(4);
@@ -119,6 +145,11 @@ pub fn put(record: &Record, out: &mut Vec<u8>) {
             for n in [gap.bytes, gap.lines, gap.first_us, gap.last_us] {
                 out.extend(n.to_le_bytes());
             }
+        }
+        Record::Rollback { channel, time_us } => {
+            out.push(5);
+            out.extend(channel.to_le_bytes());
+            out.extend(time_us.to_le_bytes());
         }
     }
     let (len, crc) = match out.get(start + HEAD..) {
@@ -185,6 +216,7 @@ fn parse(mut body: Bytes) -> Option<Record> {
         3 => Some(Record::End {
             channel: body.try_get_u32_le().ok()?,
             length: body.try_get_u64_le().ok()?,
+            digest: state(&mut body)?,
         }),
         4 => Some(Record::Gap {
             channel: body.try_get_u32_le().ok()?,
@@ -196,6 +228,10 @@ fn parse(mut body: Bytes) -> Option<Record> {
                 last_us: body.try_get_u64_le().ok()?,
             },
         }),
+        5 => Some(Record::Rollback {
+            channel: body.try_get_u32_le().ok()?,
+            time_us: body.try_get_u64_le().ok()?,
+        }),
         _ => None,
     }
 }
@@ -206,7 +242,7 @@ mod tests {
 
     fn output(bytes: &'static [u8]) -> Record {
         let bytes = Bytes::from_static(bytes);
-        let place = Place { segment: 1 << 40, before_us: 8, stored: 1000 };
+        let place = Place { segment: 1 << 40, before_us: 8, digest: [6; 16], stored: 1000, sum: 5 };
         Record::Output { channel: 3, place, stream: Stream::Stderr, time_us: 9, bytes }
     }
 
@@ -215,7 +251,8 @@ mod tests {
         for record in [
             Record::Begin { boot: [7; 16], channel: 1 },
             output(b"text"),
-            Record::End { channel: 2, length: 7 },
+            Record::End { channel: 2, length: 7, digest: [1; 16] },
+            Record::Rollback { channel: 2, time_us: 8 },
             Record::Gap {
                 channel: 1,
                 place: Place::default(),

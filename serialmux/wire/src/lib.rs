@@ -49,7 +49,7 @@ pub mod varint;
 
 pub use channel::{ChannelId, Class, Direction};
 pub use config::{LinkConfig, Transport, UART_TRIGGER};
-pub use digest::Digest;
+pub use digest::{Digest, STATE_LEN};
 pub use greeter::{Greeter, Greeting};
 pub use handshake::{Entropy, HandshakeError, Protection};
 pub use link::{Depths, Event, Gauges, GuestIdentity, Link, LinkError, Open, Standby};

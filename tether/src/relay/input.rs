@@ -47,6 +47,11 @@ impl InputRelay {
         link.offset(channel).filter(|next| *next > 0).map(|_| (channel, self.came))
     }
 
+    /// How many bytes of the input have come.
+    pub fn came(&self) -> u64 {
+        self.came
+    }
+
     /// Goes on with a fresh channel, which begins behind what has come.
     pub fn replace(&mut self, channel: ChannelId) {
         self.channel = Some(channel);

@@ -118,6 +118,11 @@ impl OutputRelay {
         }
     }
 
+    /// Goes on with a fresh channel, behind everything that was passed on.
+    pub fn replace(&mut self, channel: ChannelId, packer: Option<Packer>) {
+        (self.channel, self.packer, self.writer) = (channel, packer, Writer::default());
+    }
+
     /// The channel.
     pub fn channel(&self) -> ChannelId {
         self.channel

@@ -20,8 +20,8 @@ pub(super) struct Streams {
     /// Absent when nobody wants the output.
     output: Option<OutputRelay>,
     input: InputRelay,
-    input_class: Class,
-    /// Whether input comes packed.
+    tty: bool,
+    /// Whether these are the container's own, which go packed.
     packs: bool,
     /// The channel with which the input of this run began.
     origin: Option<ChannelId>,
@@ -47,28 +47,18 @@ impl Streams {
         stdio: Stdio,
         uplink: &mut Uplink,
     ) -> Result<Self, UplinkError> {
-        let class = match (launch.tty, is_log) {
-            (true, _) => Class::Terminal,
-            (false, true) => Class::Log,
-            (false, false) => Class::Exec,
-        };
-        let output = if launch.detached {
-            None
-        } else {
-            let (session, tty) = (session.to_owned(), launch.tty);
-            let output = label::Output { session, tty, packed: is_log };
-            let channel = uplink.open(Direction::ToMux, class, label::Kind::Output(output))?;
-            let packer = is_log.then(|| Packer::new(uplink.budget()));
-            Some(OutputRelay::new(channel, tty, packer))
-        };
         let mut streams = Self {
             stdio: Some(stdio),
-            output,
+            output: None,
             input: InputRelay::new(None, is_log),
-            input_class: if launch.tty { Class::Terminal } else { Class::Exec },
+            tty: launch.tty,
             packs: is_log,
             origin: None,
         };
+        if !launch.detached {
+            let (channel, packer) = streams.output_channel(session, uplink)?;
+            streams.output = Some(OutputRelay::new(channel, launch.tty, packer));
+        }
         streams.open_input(session, launch, uplink)?;
         Ok(streams)
     }
@@ -111,6 +101,22 @@ impl Streams {
         Ok(())
     }
 
+    fn output_channel(
+        &self,
+        session: &str,
+        uplink: &mut Uplink,
+    ) -> Result<(ChannelId, Option<Packer>), UplinkError> {
+        let class = match (self.tty, self.packs) {
+            (true, _) => Class::Terminal,
+            (false, true) => Class::Log,
+            (false, false) => Class::Exec,
+        };
+        let (session, tty, packed) = (session.to_owned(), self.tty, self.packs);
+        let kind = label::Kind::Output(label::Output { session, tty, packed });
+        let channel = uplink.open(Direction::ToMux, class, kind)?;
+        Ok((channel, packed.then(|| Packer::new(uplink.budget()))))
+    }
+
     fn input_channel(
         &self,
         session: &str,
@@ -118,9 +124,10 @@ impl Streams {
         origin: u32,
         uplink: &mut Uplink,
     ) -> Result<ChannelId, UplinkError> {
+        let class = if self.tty { Class::Terminal } else { Class::Exec };
         let (session, packed) = (session.to_owned(), self.packs);
         let kind = label::Kind::Input(label::Input { session, packed, start, origin });
-        uplink.open(Direction::ToGuest, self.input_class, kind)
+        uplink.open(Direction::ToGuest, class, kind)
     }
 
     /// The multiplexer is another one, which cannot go on where the last one stopped within a block.
@@ -206,6 +213,31 @@ impl Streams {
         if self.input.channel() == Some(channel) {
             self.input.finish();
         }
+    }
+
+    /// A channel is gone, as this machine went back in time. The container's own streams go on with others; what
+    /// the old ones held may have arrived or not, and is not sent again. Those of a client end: it has seen
+    /// what never was.
+    pub(super) fn rolled_back(
+        &mut self,
+        session: &str,
+        channel: ChannelId,
+        uplink: &mut Uplink,
+    ) -> Result<(), UplinkError> {
+        let is_output = self.output.as_ref().is_some_and(|output| output.channel() == channel);
+        let origin = self.origin.map_or(0, |origin| origin.0);
+        if !self.packs {
+            self.channel_gone(channel);
+        } else if self.input.channel() == Some(channel) {
+            let channel = self.input_channel(session, self.input.came(), origin, uplink)?;
+            self.input.replace(channel);
+        } else if is_output {
+            let (channel, packer) = self.output_channel(session, uplink)?;
+            if let Some(output) = &mut self.output {
+                output.replace(channel, packer);
+            }
+        }
+        Ok(())
     }
 
     /// A channel is gone at the other end; says whether it was the output's.

@@ -192,6 +192,8 @@ pub(super) fn output((position, record): (u64, Record)) -> Option<answer::Output
             Some(answer::Output { stream: stream as u32, time_us, bytes, position })
         }
         Record::Gap { gap, .. } => Some(told(&gap, position)),
+        Record::Rollback { time_us, .. } => Some(note(time_us, position, "serialmux: the VM was put back \
+             to a snapshot: what follows comes from there, and what it had not sent by then is missing\n".into())),
         Record::Begin { .. } | Record::End { .. } => None,
     }
 }
@@ -204,10 +206,9 @@ fn told(gap: &Gap, position: u64) -> answer::Output {
         "serialmux: {bytes} bytes ({lines} lines) of output from {first} to {last} were dropped in the VM: \
          nobody took them in time\n"
     );
-    answer::Output {
-        stream: Stream::Stderr as u32,
-        time_us: *first_us,
-        bytes: text.into(),
-        position,
-    }
+    note(*first_us, position, text)
+}
+
+fn note(time_us: u64, position: u64, text: String) -> answer::Output {
+    answer::Output { stream: Stream::Stderr as u32, time_us, bytes: text.into(), position }
 }

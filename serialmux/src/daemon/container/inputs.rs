@@ -63,6 +63,8 @@ pub(in crate::daemon) struct Inputs {
     /// What the ledger calls this input: the channel with which it began.
     origin: u32,
     backlog: VecDeque<(Token, u64, Bytes)>,
+    /// Written to the channel and not taken yet, each with its end there: for the channel's successor.
+    given: VecDeque<(Token, u64, Bytes, u64)>,
     /// For each client, what comes next of its input: what it says twice is passed over.
     next: BTreeMap<Token, u64>,
     ended: bool,
@@ -126,6 +128,7 @@ impl Inputs {
             budget: budget.clone(),
             origin: 0,
             backlog: VecDeque::new(),
+            given: VecDeque::new(),
             next: BTreeMap::new(),
             ended: false,
             ledger,
@@ -147,6 +150,7 @@ impl Inputs {
             self.next.clear();
         }
         (self.channel, self.packing) = (None, None);
+        self.given.clear();
         self.released = 0;
         // What stays in the file is of another channel, or of the same: the guest will tell.
         if let Err(error) = self.ledger.clear() {
@@ -169,12 +173,25 @@ impl Inputs {
         self.origin = if label.origin > 0 { label.origin } else { channel.0 };
         let next = if label.packed { label.start } else { next };
         self.ledger.resume(self.origin, next);
+        self.take_back(next);
         self.released = next;
         for (token, taken) in self.ledger.progress(next) {
             self.next.entry(token).or_insert(taken);
         }
         self.channel = Some(channel);
         self.tell();
+    }
+
+    /// What an earlier channel did not bring to the guest, which has everything below `next`, goes first.
+    fn take_back(&mut self, next: u64) {
+        while let Some((token, at, mut bytes, end)) = self.given.pop_back() {
+            let left = usize::try_from(end.saturating_sub(next)).unwrap_or(usize::MAX);
+            let has = bytes.len().saturating_sub(left);
+            bytes.advance(has);
+            if !bytes.is_empty() {
+                self.backlog.push_front((token, at + has as u64, bytes));
+            }
+        }
     }
 
     /// A channel is gone.
@@ -199,8 +216,13 @@ impl Inputs {
         let next = self.next.entry(token).or_insert(at);
         let again = usize::try_from(next.saturating_sub(at)).unwrap_or(usize::MAX);
         if at > *next {
-            tracing::warn!(at, next, "a client left out some of its input, which is passed over");
-            return;
+            // The guest has less than it once said it had, and the client nothing any more of what is between.
+            tracing::warn!(
+                at,
+                next,
+                "input that a VM had before it was put back to a snapshot is missing"
+            );
+            *next = at;
         }
         bytes.advance(again.min(bytes.len()));
         *next += bytes.len() as u64;
@@ -230,6 +252,7 @@ impl Inputs {
                 tracing::warn!(%error, "cannot note whose input goes where");
             }
             let piece = bytes.split_to(n);
+            self.given.push_back((*token, *at, piece.clone(), at_guest + n as u64));
             *at += n as u64;
             match &mut self.packing {
                 Some(packing) => packing.write(&piece, channel, link),
@@ -249,6 +272,7 @@ impl Inputs {
         };
         if let Some(taken) = taken.filter(|it| *it > self.released) {
             self.released = taken;
+            while self.given.pop_front_if(|(.., end)| *end <= taken).is_some() {}
             self.ledger.taken(taken);
             self.tell();
         }

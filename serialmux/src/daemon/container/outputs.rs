@@ -1,11 +1,12 @@
 //! Output channels on their way into the journal, and what may be released to the guest when.
 
-use crate::store::journal::Journal;
+use crate::store::journal::{Journal, Progress};
 use crate::store::record::{Place, Record};
+use bytes::BytesMut;
 use std::collections::BTreeMap;
 use wire::chunk::{self, ChunkError, Entry};
 use wire::pack::{Block, PackError, Unpacker};
-use wire::{ChannelId, Link};
+use wire::{ChannelId, Digest, Link};
 
 const READ_STEP: usize = 64 * 1024;
 
@@ -16,6 +17,9 @@ pub(super) enum OutputError {
     Pack(#[from] PackError),
     #[error(transparent)]
     Chunk(#[from] ChunkError),
+    /// What comes again is not what the journal has. Class: mark it, go on with another channel.
+    #[error("the guest sends other output than it did before: it was put back to a snapshot")]
+    Other,
 }
 
 /// One channel's bytes on their way through unpacker and entry reader.
@@ -27,14 +31,19 @@ struct Output {
     /// Channel offset after the last whole block.
     offset: u64,
     place: Place,
-    /// How many bytes of entries after the place's segment start the journal has from an earlier run.
-    known: u32,
+    /// How many bytes of entries after the place's segment start the journal has from an earlier run, and
+    /// their sum.
+    known: (u32, u32),
+    /// Of the first `offset` bytes.
+    digest: Digest,
+    /// What came behind those.
+    tail: BytesMut,
     ended: bool,
 }
 
 impl Output {
-    fn resume(place: Place, packed: bool) -> Self {
-        let start = Place { stored: 0, ..place };
+    fn resume(place: Place, packed: bool, digest: Digest) -> Self {
+        let start = Place { stored: 0, sum: 0, ..place };
         let unpacker = packed.then(Unpacker::default);
         let reader = chunk::Reader::resume(place.before_us);
         Self {
@@ -42,7 +51,9 @@ impl Output {
             reader,
             offset: place.segment,
             place: start,
-            known: place.stored,
+            known: (place.stored, place.sum),
+            digest,
+            tail: BytesMut::new(),
             ended: false,
         }
     }
@@ -53,6 +64,7 @@ impl Output {
         bytes: &[u8],
         journal: &mut Journal,
     ) -> Result<(), OutputError> {
+        self.tail.extend_from_slice(bytes);
         let Some(mut unpacker) = self.unpacker.take() else {
             return self.entries(channel, bytes, journal);
         };
@@ -64,6 +76,18 @@ impl Output {
         Ok(())
     }
 
+    /// So many bytes more are read.
+    fn advance(&mut self, n: usize) {
+        self.offset += n as u64;
+        self.digest.update(&self.tail.split_to(n.min(self.tail.len())));
+    }
+
+    /// The place behind what was read, between two entries.
+    fn here(&self) -> Place {
+        let (segment, before_us) = (self.offset, self.reader.last_us());
+        Place { segment, before_us, digest: self.digest.state(), ..Place::default() }
+    }
+
     /// What is not packed can be read on after each entry.
     fn entries(
         &mut self,
@@ -73,9 +97,8 @@ impl Output {
     ) -> Result<(), OutputError> {
         self.reader.push(bytes);
         while let Some((entry, n)) = self.reader.next_entry()? {
-            self.offset += n as u64;
-            let before_us = self.reader.last_us();
-            self.place = Place { segment: self.offset, before_us, stored: 0 };
+            self.advance(n);
+            self.place = self.here();
             journal.push(&record(channel, self.place, entry));
         }
         Ok(())
@@ -87,21 +110,44 @@ impl Output {
         block: &Block,
         journal: &mut Journal,
     ) -> Result<(), OutputError> {
-        if block.fresh && self.reader.is_between() {
-            let (segment, before_us) = (self.offset, self.reader.last_us());
-            self.known = self.known.saturating_sub(self.place.stored);
-            self.place = Place { segment, before_us, stored: 0 };
+        if block.fresh && self.reader.is_between() && self.offset > self.place.segment {
+            if self.place.stored < self.known.0 {
+                return Err(OutputError::Other);
+            }
+            self.known = (0, 0);
+            self.place = self.here();
         }
-        self.offset += block.taken as u64;
+        self.advance(block.taken);
         self.reader.push(&block.plain);
         while let Some((entry, n)) = self.reader.next_entry()? {
-            self.place.stored =
-                self.place.stored.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
-            if self.place.stored > self.known {
+            let before = self.place.stored;
+            self.place.stored = before.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+            self.place.sum = sum(self.place.sum, &entry);
+            let (known, known_sum) = self.known;
+            if before >= known {
                 journal.push(&record(channel, self.place, entry));
+            } else if self.place.stored > known
+                || (self.place.stored == known && self.place.sum != known_sum)
+            {
+                return Err(OutputError::Other);
             }
         }
         Ok(())
+    }
+}
+
+/// The sum goes on with this entry.
+fn sum(sum: u32, entry: &Entry) -> u32 {
+    let numbers = |sum, all: &[u64]| {
+        all.iter().fold(sum, |sum, n| crc32c::crc32c_append(sum, &n.to_le_bytes()))
+    };
+    match entry {
+        Entry::Output(chunk::Chunk { stream, time_us, bytes }) => {
+            crc32c::crc32c_append(numbers(sum, &[*stream as u64, *time_us]), bytes)
+        }
+        Entry::Gap(chunk::Gap { bytes, lines, first_us, last_us }) => {
+            numbers(sum, &[0, *bytes, *lines, *first_us, *last_us])
+        }
     }
 }
 
@@ -146,14 +192,23 @@ impl Outputs {
         if progress.is_none() {
             journal.push(&Record::Begin { boot, channel: channel.0 });
         }
-        let progress = progress.unwrap_or_default();
-        if let Some(length) = progress.ended {
-            link.accept(channel, length + 1);
+        let Progress { place, ended } = progress.unwrap_or_default();
+        if let Some((length, digest)) = ended {
+            link.accept_known(channel, length + 1, link.blank_digest().resumed(length, digest));
             link.close(channel);
             return;
         }
-        link.accept(channel, progress.place.segment);
-        self.open.insert(channel, Output::resume(progress.place, packed));
+        let digest = link.blank_digest().resumed(place.segment, place.digest);
+        // First, as the link may find out at once that the guest means another channel.
+        self.open.insert(channel, Output::resume(place, packed, digest));
+        link.accept_known(channel, place.segment, digest);
+    }
+
+    /// The guest does not mean the channel that is in the journal: what comes after this is of another past.
+    pub(super) fn rolled_back(&mut self, channel: ChannelId, time_us: u64, journal: &mut Journal) {
+        if self.open.remove(&channel).is_some() {
+            journal.push(&Record::Rollback { channel: channel.0, time_us });
+        }
     }
 
     /// Moves what came on a channel into the journal's batch.
@@ -179,7 +234,8 @@ impl Outputs {
     pub(super) fn finished(&mut self, channel: ChannelId, journal: &mut Journal) {
         if let Some(output) = self.open.get_mut(&channel).filter(|output| !output.ended) {
             output.ended = true;
-            journal.push(&Record::End { channel: channel.0, length: output.offset });
+            let (length, digest) = (output.offset, output.digest.state());
+            journal.push(&Record::End { channel: channel.0, length, digest });
             self.written.push(Let::Close(channel));
         }
     }

@@ -120,6 +120,14 @@ impl Link {
         self.reset(id, ResetCode::Abandoned);
     }
 
+    /// What comes on a channel is not what came before under the same offsets: [`Event::RolledBack`] follows
+    /// at both ends. Mux only.
+    pub fn disown(&mut self, id: ChannelId) {
+        if self.channels.contains_key(&id) {
+            self.rolled_back(id);
+        }
+    }
+
     pub(super) fn reset(&mut self, id: ChannelId, code: ResetCode) {
         self.forget(id);
         self.owe_reset(id, code);
