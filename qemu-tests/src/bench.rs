@@ -6,7 +6,7 @@
 //!              └── link ──▶ containervm run -i ──▶ serialmux ──▶ ttyS0 ──▶ tether┘
 //! ```
 //!
-//! Both pipes are there all the time and take turns, so that whatever else the host does weighs on
+//! A second VM has virtio-serial ports in the place of both. Both pipes are there all the time and take turns, so that whatever else the host does weighs on
 //! both. Only ratios are of interest; what they should be is in `TARGETS`. Nothing here is
 //! asserted but that the bytes are the right ones.
 
@@ -35,15 +35,18 @@ const ECHOES: usize = 200;
 const CUTS: usize = 10;
 
 /// What is aimed at.
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 11] = [
     Target::at_least("out, random bytes", 0.95),
     Target::at_least("out, log text", 4.0),
-    Target::at_least("out, line by line, to bare bulk", 3.0),
+    Target::at_least("out, lines of seq, to bare bulk", 3.0),
     Target::at_least("in, random bytes", 0.95),
     Target::at_least("in, log text", 3.0),
     Target::at_most("echo of a byte, p50", 1.5),
     Target::at_most("echo of a byte, p99", 1.5),
     Target::at_most("echo in a flood, p99 to bare p50", 10.0),
+    Target::at_least("virtio: out, random bytes", 0.5),
+    Target::at_most("virtio: echo of a byte, p50", 3.0),
+    Target::at_most("virtio: echo of a byte, p99", 3.0),
 ];
 
 type Make = fn(&mut Machine, &mut Report, &mut dyn FnMut(&str)) -> Result<()>;
@@ -52,6 +55,40 @@ struct Measurement {
     name: &'static str,
     make: Make,
 }
+
+/// Those in a VM with virtio-serial ports.
+const OVER_VIRTIO: [Measurement; 4] = [
+    Measurement {
+        name: "virtio: out, random bytes",
+        make: |machine, report, tell| {
+            let bytes = Kind::Random.bytes(20 * OUT);
+            let name = "virtio: out, random bytes";
+            compare(machine, name, report, tell, |pipe| pipe.takes_out(Kind::Random, &bytes))
+        },
+    },
+    Measurement {
+        name: "virtio: out, line by line",
+        make: |machine, report, tell| {
+            let text: String = (1..=LINES).map(|i| format!("{i}\n")).collect();
+            let name = "virtio: out, line by line";
+            compare(machine, name, report, tell, |pipe| {
+                pipe.takes_lines("lines", LINES, text.as_bytes())
+            })
+        },
+    },
+    Measurement {
+        name: "virtio: in, random bytes",
+        make: |machine, report, tell| {
+            let bytes = Kind::Random.bytes(50 * IN);
+            let name = "virtio: in, random bytes";
+            compare(machine, name, report, tell, |pipe| pipe.puts_in(&bytes))
+        },
+    },
+    Measurement {
+        name: "virtio: echo of a byte",
+        make: |machine, report, tell| echoes(machine, "virtio: ", report, tell),
+    },
+];
 
 const MEASUREMENTS: [Measurement; 7] = [
     Measurement {
@@ -73,7 +110,10 @@ const MEASUREMENTS: [Measurement; 7] = [
         name: "in, log text",
         make: |machine, report, tell| put_in(machine, Kind::Text, "in, log text", report, tell),
     },
-    Measurement { name: "echo of a byte", make: echoes },
+    Measurement {
+        name: "echo of a byte",
+        make: |machine, report, tell| echoes(machine, "", report, tell),
+    },
     Measurement { name: "connection cut while output comes", make: reconnects },
 ];
 
@@ -83,16 +123,25 @@ const MEASUREMENTS: [Measurement; 7] = [
 /// # Errors
 /// When the VM does not come up or dies, or bytes are not those that were sent.
 pub fn run(filter: Option<&str>, tell: &mut dyn FnMut(&str)) -> Result<String> {
-    tell("booting a VM with a bare serial port beside the link's");
-    let mut machine = Machine::boot()?;
     let mut report = Report::new(&TARGETS);
-    for measurement in MEASUREMENTS {
-        if filter.is_none_or(|filter| measurement.name.contains(filter)) {
+    let vms = [
+        (machine::Kind::Uart, "a bare serial port", &MEASUREMENTS[..]),
+        (machine::Kind::Virtio, "a bare virtio-serial port", &OVER_VIRTIO[..]),
+    ];
+    for (kind, port, all) in vms {
+        let wanted = |it: &&Measurement| filter.is_none_or(|filter| it.name.contains(filter));
+        let mut wanted = all.iter().filter(wanted).peekable();
+        if wanted.peek().is_none() {
+            continue;
+        }
+        tell(&format!("booting a VM with {port} beside the link's"));
+        let mut machine = Machine::boot(kind)?;
+        for measurement in wanted {
             tell(measurement.name);
             (measurement.make)(&mut machine, &mut report, tell)?;
         }
+        machine.end()?;
     }
-    machine.end()?;
     Ok(report.table())
 }
 
@@ -168,25 +217,32 @@ fn put_in(
 
 fn lines(machine: &mut Machine, report: &mut Report, tell: &mut dyn FnMut(&str)) -> Result<()> {
     let text: String = (1..=LINES).map(|i| format!("{i}\n")).collect();
-    let [bare, link] = in_turns(machine, tell, |pipe| pipe.takes_lines(LINES, text.as_bytes()))?;
-    report.rates("out, line by line", bare.rate, link.rate);
-    report.cpu("out, line by line", bare.cpu, link.cpu);
-    // The target is set against the best that the bare port can do.
-    let bytes = Kind::Random.bytes(OUT);
-    let bulk = machine.bare().takes_out(Kind::Random, &bytes)?;
-    report.rates("out, line by line, to bare bulk", bulk.rate, link.rate);
+    for (command, name) in [("lines", "out, line by line"), ("seq", "out, lines of seq")] {
+        let took = |pipe: &mut Pipe| pipe.takes_lines(command, LINES, text.as_bytes());
+        let [bare, link] = in_turns(machine, tell, took)?;
+        report.rates(name, bare.rate, link.rate);
+        report.cpu(name, bare.cpu, link.cpu);
+        // Set against the best that the bare port can do.
+        let bulk = machine.bare().takes_out(Kind::Random, &Kind::Random.bytes(OUT))?;
+        report.rates(&format!("{name}, to bare bulk"), bulk.rate, link.rate);
+    }
     Ok(())
 }
 
-fn echoes(machine: &mut Machine, report: &mut Report, tell: &mut dyn FnMut(&str)) -> Result<()> {
+fn echoes(
+    machine: &mut Machine,
+    over: &str,
+    report: &mut Report,
+    tell: &mut dyn FnMut(&str),
+) -> Result<()> {
     let [bare, link] = idle_echoes(machine)?;
-    report.times("echo of a byte, p50", bare.p50, link.p50);
-    report.times("echo of a byte, p99", bare.p99, link.p99);
+    report.times(&format!("{over}echo of a byte, p50"), bare.p50, link.p50);
+    report.times(&format!("{over}echo of a byte, p99"), bare.p99, link.p99);
     tell("  with standard error of the same process flooding the line");
     machine.link().say("flood")?;
     let flooded = Percentiles::of(machine.link().echoes(ECHOES / 2)?);
-    report.times("echo in a flood, p50 to bare p50", bare.p50, flooded.p50);
-    report.times("echo in a flood, p99 to bare p50", bare.p50, flooded.p99);
+    report.times(&format!("{over}echo in a flood, p50 to bare p50"), bare.p50, flooded.p50);
+    report.times(&format!("{over}echo in a flood, p99 to bare p50"), bare.p50, flooded.p99);
     machine.link().say("calm")
 }
 

@@ -1,13 +1,14 @@
 //! The inner end of a measurement: does what it is told over a pipe, on that same pipe.
 //!
 //! One pipe is its standard input and output, which serialmux carries; the other, if the VM has it, a
-//! serial port of its own that nobody else touches. Both are served alike and at the same time. A
+//! port of its own that nobody else touches: the number of a serial one, or the name of a virtio one. Both are served alike and at the same time. A
 //! command is a line; what answers `ready` tells behind that what `cpu` tells, for its beginning:
 //!
 //! | command | what happens |
 //! |---|---|
 //! | `out KIND N` | answers `ready`, waits for one byte, writes N bytes of [`Kind`] |
 //! | `lines N` | answers `ready`, waits for one byte, writes the numbers 1 to N, each line by itself |
+//! | `seq N` | the same, 4 KiB at a time, as programs write to a pipe |
 //! | `in N` | answers `ready`, reads N bytes, answers their [`Sum`] |
 //! | `echo N` | answers `ready`, reads N bytes and writes each back |
 //! | `pulse` | answers `ready`, writes numbers, one each millisecond, until it gets a byte |
@@ -34,12 +35,12 @@ static CALM: AtomicBool = AtomicBool::new(true);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    if let Some(number) = arguments.get(1) {
-        let port = number.parse().map_err(Error::other).and_then(port);
+    if let Some(name) = arguments.get(1) {
+        let port = name.parse().map_or_else(|_| virtio_port(name), port);
         match port.and_then(|port| Ok((port.try_clone()?, port))) {
             Ok((from, to)) => drop(spawn(move || finish(serve(from, to)))),
             Err(error) => {
-                eprintln!("gauge: serial port {number}: {error}");
+                eprintln!("gauge: port {name}: {error}");
                 return ExitCode::from(2);
             }
         }
@@ -84,6 +85,39 @@ fn port(number: u32) -> io::Result<File> {
     Ok(port.into())
 }
 
+/// Opens the virtio-serial port called so, when its driver has come.
+fn virtio_port(name: &str) -> io::Result<File> {
+    let limit = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(device) = virtio_device(name)? {
+            let path = format!("/dev/{name}");
+            mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, device)?;
+            return Ok(open(&path, OFlags::RDWR, Mode::empty())?.into());
+        }
+        if Instant::now() > limit {
+            return Err(ErrorKind::NotFound.into());
+        }
+        // sysfs tells nobody when something is added to it.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn virtio_device(name: &str) -> io::Result<Option<u64>> {
+    let Ok(ports) = std::fs::read_dir("/sys/class/virtio-ports") else { return Ok(None) };
+    for port in ports.flatten().map(|entry| entry.path()) {
+        let read = |file| std::fs::read_to_string(port.join(file));
+        if read("name").is_ok_and(|it| it.trim() == name) {
+            let device = read("dev")?;
+            let numbers = device
+                .trim()
+                .split_once(':')
+                .and_then(|(major, minor)| Some(makedev(major.parse().ok()?, minor.parse().ok()?)));
+            return Ok(numbers);
+        }
+    }
+    Ok(None)
+}
+
 /// Does what comes over a pipe until its end, or until it is told a code to exit with.
 fn serve(mut from: File, mut to: File) -> io::Result<u8> {
     let mut line = Vec::new();
@@ -120,6 +154,15 @@ fn perform(line: &str, from: &mut File, to: &mut File) -> io::Result<Option<u8>>
             for i in 1..=n {
                 to.write_all(format!("{i}\n").as_bytes())?;
             }
+        }
+        ["seq", n] => {
+            let n = number(n)?;
+            begin(from, to)?;
+            let mut lines = io::BufWriter::with_capacity(4096, to);
+            for i in 1..=n {
+                writeln!(lines, "{i}")?;
+            }
+            lines.flush()?;
         }
         ["in", n] => {
             ready(to)?;

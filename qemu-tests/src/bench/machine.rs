@@ -17,8 +17,19 @@ use std::time::{Duration, Instant};
 
 const QEMU: &str = "qemu-system-x86_64";
 const NAME: &str = "bench";
+/// What the VM has beside its serial port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing: link and bare port are 16550s.
+    Uart,
+    /// Both are virtio-serial ports.
+    Virtio,
+}
+
 /// The bare port, ttyS2.
 const PORT: u32 = 2;
+/// What the bare port is called where it has a name.
+const BARE: &str = "bare";
 /// Its interrupt: the usual one of a third port is shared with the first, which would disturb both.
 const INTERRUPT: u32 = 5;
 /// After so long without a byte, what was on its way when a connection was cut has arrived. Less than
@@ -38,17 +49,20 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Boots it and waits until both pipes answer.
-    pub(super) fn boot() -> Result<Self> {
+    pub(super) fn boot(kind: Kind) -> Result<Self> {
         let lab = Lab::new();
         let image = lab.path("image");
         fs::create_dir(&image)?;
         fs::copy(Checkout::built().gauge(), image.join("gauge"))?;
         let bare_door = TcpListener::bind("127.0.0.1:0")?;
-        let path = with_bare_port(&lab.path("bin"), bare_door.local_addr()?.port())?;
+        let path = with_bare_port(&lab.path("bin"), kind, bare_door.local_addr()?.port())?;
         let image = image.display().to_string();
-        let port = PORT.to_string();
+        let (pipe, port) = match kind {
+            Kind::Uart => ("uart", PORT.to_string()),
+            Kind::Virtio => ("virtio", BARE.to_owned()),
+        };
         let arguments = [
-            "run", "--rm", "-i", "--boot", "direct", "--pipe", "uart", "--name", NAME, &image,
+            "run", "--rm", "-i", "--boot", "direct", "--pipe", pipe, "--name", NAME, &image,
             "/gauge", &port,
         ];
         let mut run = lab
@@ -67,6 +81,12 @@ impl Machine {
         // gone with its set-up.
         for pipe in machine.pipes().into_iter().rev() {
             pipe.ask("echo 0")?;
+        }
+        let uses = format!("\"pipe\": \"{pipe}\"");
+        let shown = || machine.lab.serialmux(["inspect", NAME]).finish().out();
+        let limit = Instant::now() + deadline();
+        while !shown().contains(&uses) {
+            ensure!(Instant::now() < limit, "the link does not come to its {pipe} pipe");
         }
         Ok(machine)
     }
@@ -145,16 +165,26 @@ fn daemon(dir: &Path) -> Result<SocketAddr> {
     Ok(rest.split('"').next().unwrap_or_default().parse()?)
 }
 
-/// A search path on which QEMU has one more serial port: a program of its name before it.
-fn with_bare_port(dir: &Path, port: u16) -> Result<String> {
+/// A search path on which QEMU has one more port: a program of its name before it.
+fn with_bare_port(dir: &Path, kind: Kind, port: u16) -> Result<String> {
     let path = std::env::var("PATH").context("PATH")?;
     let qemu = std::env::split_paths(&path).map(|dir| dir.join(QEMU)).find(|it| it.is_file());
     let qemu = qemu.with_context(|| format!("no {QEMU} on the path"))?;
     fs::create_dir(dir)?;
+    let device = match kind {
+        Kind::Uart => {
+            format!("-device isa-serial,index={PORT},irq={INTERRUPT},chardev={BARE}")
+        }
+        Kind::Virtio => format!(
+            "-device virtio-serial-pci,id=bareports \
+             -device virtserialport,bus=bareports.0,nr=1,chardev={BARE},name={BARE}"
+        ),
+    };
+    // Without Nagle's algorithm where the link's own pipe is without it.
+    let nodelay = if kind == Kind::Virtio { ",nodelay=on" } else { "" };
     let script = format!(
         "#!/bin/sh\nexec {} \"$@\" \
-         -chardev socket,id=bare,host=127.0.0.1,port={port},server=off,reconnect=1 \
-         -device isa-serial,index={PORT},irq={INTERRUPT},chardev=bare\n",
+         -chardev socket,id={BARE},host=127.0.0.1,port={port},server=off,reconnect=1{nodelay} {device}\n",
         qemu.display()
     );
     fs::write(dir.join(QEMU), script)?;

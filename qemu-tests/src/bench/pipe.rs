@@ -119,8 +119,8 @@ impl Pipe {
     }
 
     /// Has the lines "1" to "n" sent one by one.
-    pub(super) fn takes_lines(&mut self, n: usize, expected: &[u8]) -> Result<Took> {
-        let before = self.ask(&format!("lines {n}"))?;
+    pub(super) fn takes_lines(&mut self, command: &str, n: usize, expected: &[u8]) -> Result<Took> {
+        let before = self.ask(&format!("{command} {n}"))?;
         self.gets(expected, before)
     }
 
