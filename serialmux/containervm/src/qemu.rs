@@ -491,7 +491,7 @@ mod tests {
         for part in [
             " lsi53c895a,id=scsi0 ",
             ",format=vmdk,snapshot=on,file=",
-            " user,id=ethernet0,restrict=on,hostfwd=tcp::8080-:80,hostfwd=udp:[::1]:5-10.0.2.15:6 ",
+            "user,id=ethernet0,restrict=on,hostfwd=tcp::8080-:80,hostfwd=udp:[::1]:5-10.0.2.15:6",
             " socket,id=serial0,host=::1,port=23,server=on,wait=off,telnet=on ",
             "console.log,server=off,reconnect=1 ",
         ] {
