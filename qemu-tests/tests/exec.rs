@@ -244,17 +244,18 @@ fn many_execs_at_once_write_as_much_as_they_like() {
 fn a_container_that_has_used_up_its_tasks_can_be_looked_after() {
     let lab = Lab::new();
     let idle = idle(&lab, &["--pids-limit", "20"]);
-    let script = "while sleep 1006 & do :; done";
+    // Of another name than what the container's own process starts, which could not start it again at once.
+    let script = "while tail -f /dev/null & do :; done";
     let full = lab.serialmux(["exec", "box", "sh", "-c", script]).finish();
     full.code(2).complains(&["can't fork"]);
     // In the place of the shell.
-    lab.serialmux(["exec", "-d", "box", "sleep", "1006"]).finish().code(0);
+    lab.serialmux(["exec", "-d", "box", "tail", "-f", "/dev/null"]).finish().code(0);
     // The limit is on what it makes itself, and holds for what is started beside it, too.
     let script = "read max </sys/fs/cgroup/pids.max; read now </sys/fs/cgroup/pids.current; \
                   echo $max $((now > max)); (:) || echo never";
     let inside = lab.serialmux(["exec", "box", "sh", "-c", script]).finish();
     inside.code(2).prints("20 1\n").complains(&["can't fork"]);
-    lab.serialmux(["exec", "box", "killall", "-9", "sleep"]).finish().code(0);
+    lab.serialmux(["exec", "box", "killall", "-9", "tail"]).finish().code(0);
     lab.serialmux(["exec", "box", "sh", "-c", "(echo again)"]).finish().code(0).prints("again\n");
     stop(&lab, idle);
 }
