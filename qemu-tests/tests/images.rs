@@ -77,7 +77,9 @@ fn hostile_links_lead_nowhere_but_into_the_image() {
                   echo /*; cd /way/out; pwd -P; [ -b /dev/sda ] || echo no disk; \
                   read -r name </etc/hostname; [ ${#name} = 12 ] && echo named";
     let seen = root.run(["sh", "-c", script]);
-    seen.code(0).prints("/dev/sda\n/bin /dev /etc /proc /sys /tmp /way\n/\nno disk\nnamed\n");
+    seen.code(0).prints(
+        "/dev/sda\n/etc/resolv.conf\n/bin /dev /etc /proc /sys /tmp /way\n/\nno disk\nnamed\n",
+    );
 }
 
 #[test]

@@ -130,7 +130,10 @@ fn an_interrupt_at_any_moment_of_a_first_run_does_not_disturb_the_next() {
         interrupted.expect_error(moment);
         interrupted.signal_group(Signal::INT);
         let interrupted = interrupted.finish();
-        assert!(!interrupted.status.success(), "{interrupted:?}");
+        // In the end it may be attached already: then the signal is for the process, which ignores it as the
+        // first of its container.
+        let too_late = moment == "starting serialmux" && interrupted.out() == "here\n";
+        assert!(!interrupted.status.success() || too_late, "{interrupted:?}");
     }
     // An interrupt while the VM boots is for the process in it; so here the hard way.
     let booting = lab.containervm(run);

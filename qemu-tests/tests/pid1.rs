@@ -246,6 +246,11 @@ fn an_exec_that_hangs_in_the_kernel_or_is_stopped_does_not_keep_its_client() {
     let stopped = lab.serialmux(["exec", "box", "sh", "-c", "echo go; exec sleep 1000"]);
     stopped.expect("go");
     kill("STOP");
+    // Only from then on does it not take the next one.
+    stopped.await_that("it stops", || {
+        let seen = lab.serialmux(["top", "box", "-o", "stat,args"]).finish().code(0).out();
+        seen.lines().any(|line| line.starts_with('T') && line.contains("sleep 1000"))
+    });
     kill("TERM");
     kill("KILL");
     stopped.end().code(137);
