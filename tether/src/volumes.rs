@@ -5,7 +5,7 @@
 //!                                                     └─── by a child, while it runs ──▶
 //! ```
 //!
-//! The agent mounts each disk once, below [`HOME`], where no path of the container leads. What the container
+//! The agent mounts each disk once, below `HOME`, where no path of the container leads. What the container
 //! gets is a bind mount of the volume's data on it ([`store`]), put in its place ([`place`]) from inside the
 //! container's mount namespace: by its first process before that becomes its program, or while it runs by a
 //! child of the agent ([`joining`]).

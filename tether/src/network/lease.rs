@@ -1,4 +1,4 @@
-//! The DHCP client of one interface with its socket: what [`dhcp::Client`] wants is sent, what comes is given to it.
+//! The DHCP client of one interface with its socket: what the client of `dhcp` wants is sent, what comes is given to it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
