@@ -43,6 +43,8 @@ pub(super) struct Machine {
     link: Pipe,
     /// Where QEMU calls for the bare pipe.
     bare_door: TcpListener,
+    /// Where it calls for the link since that was cut.
+    proxy: Option<Proxy>,
     run: Child,
     lab: Lab,
 }
@@ -76,7 +78,8 @@ impl Machine {
         let (to, from) = (run.stdin.take(), run.stdout.take());
         let (to, from) = (to.context("a pipe")?, from.context("a pipe")?);
         let bare = Pipe::new("bare", bare.try_clone()?, bare);
-        let mut machine = Self { bare, link: Pipe::new("link", to, from), bare_door, run, lab };
+        let mut machine =
+            Self { bare, link: Pipe::new("link", to, from), bare_door, proxy: None, run, lab };
         // Both answer only when the program runs; what firmware and kernel left on the bare port is
         // gone with its set-up.
         for pipe in machine.pipes().into_iter().rev() {
@@ -134,6 +137,8 @@ impl Machine {
             link.push(start.elapsed());
         }
         self.link.end_pulse()?;
+        // What the VM has to say at its end goes there, too.
+        self.proxy = Some(proxy);
         Ok([bare, link])
     }
 
