@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use wire::message::{self, GuestMessage, MuxMessage, guest, mux};
 use wire::{ChannelId, Link};
 
-/// Most requests that wait for a guest at once.
-const MAX_REQUESTS: usize = 256;
+/// Most requests that wait for a guest at once: more than processes may run in it, so that a crowd of them is let in.
+const MAX_REQUESTS: usize = 1024;
 
 /// The control channels, as far as they are open.
 #[derive(Debug, Default)]
