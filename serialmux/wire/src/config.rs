@@ -89,8 +89,11 @@ pub struct LinkConfig {
     /// bytes behind the last such multiple would lie in it until its timer runs out, which is for four
     /// characters (347 µs at 115,200 bits per second).
     pub align: usize,
-    /// Longest wait before an acknowledgement that nobody asked to have at once.
+    /// Longest wait before an acknowledgement that nobody asked to have at once. Within it, it goes along with
+    /// whatever is sent anyway: a keystroke's with its echo.
     pub ack_delay: Duration,
+    /// The same for little that was released. A sender that has sent all it may is told at once.
+    pub release_delay: Duration,
     /// Silence after which a mux asks whether the guest is still there.
     pub keepalive: Duration,
     /// Whether bytes on the line cost more than the processor's time for compressing them. The link does not
@@ -153,6 +156,7 @@ impl LinkConfig {
             max_channels: 1024,
             align: 0,
             ack_delay: Duration::from_millis(10),
+            release_delay: Duration::from_millis(20),
             keepalive: Duration::from_secs(30),
             scarce: true,
             features: FEATURES,

@@ -108,6 +108,11 @@ impl RecvHalf {
         self.advertised
     }
 
+    /// Bytes released since the sender was last told.
+    pub(crate) fn untold(&self) -> u64 {
+        (self.released + self.window).saturating_sub(self.advertised)
+    }
+
     /// From the next credit on, the sender may be so many bytes ahead.
     pub(crate) fn set_window(&mut self, window: u64) {
         self.window = window;

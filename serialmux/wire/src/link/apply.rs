@@ -65,7 +65,7 @@ impl Link {
     }
 
     fn owe_ack(&mut self, now: Instant, urgent: bool) {
-        const EVERY: u32 = 2;
+        const EVERY: u32 = 8;
         let Some(live) = &mut self.live else { return };
         live.unacked += 1;
         live.largest_at = now;
@@ -99,7 +99,6 @@ impl Link {
             Record::Ping => asks.urgent = true,
             Record::Ack(ref ack) => self.acknowledged(now, asks.number, ack)?,
             Record::Open { channel, direction, fresh, class, next, limit, label } => {
-                asks.urgent |= class.is_urgent();
                 if !fresh {
                     self.told_of(channel);
                 }
@@ -129,7 +128,8 @@ impl Link {
             }
             Record::Close { text, .. } => return Err(Breach::Closed(text.to_owned())),
             Record::Data { channel, offset, fin, bytes } => {
-                asks.urgent |= self.data(channel, offset, fin, bytes)?;
+                asks.urgent |= fin;
+                self.data(channel, offset, fin, bytes)?;
             }
         }
         Ok(())
@@ -352,21 +352,14 @@ impl Link {
         self.wake(id);
     }
 
-    fn data(
-        &mut self,
-        id: ChannelId,
-        offset: u64,
-        fin: bool,
-        bytes: &[u8],
-    ) -> Result<bool, Breach> {
-        let Some(channel) = self.channels.get_mut(&id) else { return Ok(false) };
-        let urgent = channel.class.is_urgent() || fin;
+    fn data(&mut self, id: ChannelId, offset: u64, fin: bool, bytes: &[u8]) -> Result<(), Breach> {
+        let Some(channel) = self.channels.get_mut(&id) else { return Ok(()) };
         let Half::Recv(recv) = &mut channel.half else { return Err(Breach::Direction(id)) };
         if !channel.closing && !channel.orphan {
             recv.insert(offset, bytes, fin).map_err(|error| Breach::Stream(id, error))?;
             self.tell_readable(id);
         }
-        Ok(urgent)
+        Ok(())
     }
 
     // ---- acknowledgements ----

@@ -16,6 +16,8 @@ const WORTHWHILE: usize = 32;
 const OPEN_OVERHEAD: usize = 96;
 /// What a USED needs, at most.
 const USED_LEN: usize = 2 + 8;
+/// What a RELEASE needs with its DIGEST, at most.
+const RELEASE_LEN: usize = OPEN_OVERHEAD;
 /// Smallest packet the rate can cut to.
 const MIN_PACKET: usize = 256;
 
@@ -38,6 +40,23 @@ impl Link {
         self.stats.bytes_out += (out.len() - before) as u64;
         self.stats.packets_out += 1;
         true
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) may have something now. If not, an owner need not even
+    /// find out whether the line has room.
+    pub fn may_transmit(&self, now: Instant) -> bool {
+        let responder = self.responder.as_ref().is_some_and(|it| it.may_transmit(now));
+        let clear = self.farewell.is_some() || responder;
+        clear
+            || self.live.as_ref().is_some_and(|live| {
+                let acks =
+                    live.unacked > 0 && (live.ack_due || live.ack_at.is_some_and(|at| at <= now));
+                let tells = !self.dirty.is_empty() || live.release_due || live.owes_roster;
+                // Those that may wait need a moment until when.
+                let notes = !self.lazy.is_empty() && live.ack_at.or(live.release_at).is_none();
+                let resets = self.resets.values().any(|(_, due)| *due);
+                live.ping || acks || tells || notes || resets || !self.schedule.is_empty()
+            })
     }
 
     // Fills up what was put at `start` so that none of it is left behind in the peer's FIFO; not while
@@ -72,6 +91,11 @@ impl Link {
         if may_elicit {
             self.put_owed(limit, &mut records, &mut carried);
             self.put_data(limit, &mut records, &mut carried);
+        }
+        let due = ack.as_ref().is_some_and(|(_, due)| *due);
+        if may_elicit {
+            eliciting |= self.put_question(&mut records);
+            self.put_lazy(now, limit, due, &mut records, &mut carried);
         }
         self.put_used(&mut records, &mut carried);
         eliciting |= !carried.is_empty();
@@ -128,6 +152,44 @@ impl Link {
             record::put(records, &Record::Ping);
         }
         due
+    }
+
+    // When this packet fills the window and more waits, the answer is wanted at once.
+    fn put_question(&self, records: &mut Vec<u8>) -> bool {
+        let Some(live) = &self.live else { return false };
+        let fills = live.in_flight.bytes() + records.len() >= self.window();
+        let asks = fills && !self.schedule.is_empty();
+        if asks {
+            record::put(records, &Record::Ping);
+        }
+        asks
+    }
+
+    // What was released goes along with anything else, or by itself once it has waited.
+    fn put_lazy(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        ack_due: bool,
+        records: &mut Vec<u8>,
+        carried: &mut Vec<Carried>,
+    ) {
+        let digests = self.has(REWIND);
+        let Some(live) = &mut self.live else { return };
+        if !records.is_empty() || ack_due || live.release_due {
+            while records.len() + RELEASE_LEN <= limit
+                && let Some(id) = self.lazy.pop_first()
+            {
+                if let Some(channel) = self.channels.get_mut(&id) {
+                    put_channel(id, channel, digests, records, carried);
+                }
+            }
+        }
+        if self.lazy.is_empty() {
+            (live.release_at, live.release_due) = (None, false);
+        } else if live.ack_at.or(live.release_at).is_none() && !live.release_due {
+            live.release_at = Some(now + self.config.release_delay);
+        }
     }
 
     // A guest's memory may be older than ids it has used, and it must know before it uses any: this

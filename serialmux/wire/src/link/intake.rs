@@ -145,6 +145,9 @@ impl Link {
         if live.ack_at.is_some_and(|at| at <= now) {
             (live.ack_at, live.ack_due) = (None, true);
         }
+        if live.release_at.is_some_and(|at| at <= now) {
+            (live.release_at, live.release_due) = (None, true);
+        }
         if live.probe_at.is_some_and(|at| at <= now) {
             live.ping = true;
             live.probe_at = None;
@@ -165,6 +168,7 @@ impl Link {
         self.stats.sessions += 1;
         self.schedule.clear();
         self.dirty.clear();
+        self.lazy.clear();
         let is_guest = self.responder.is_some();
         for (id, channel) in &mut self.channels {
             channel.carry_over(is_guest, peer_is_new, session.has(REWIND));

@@ -233,6 +233,9 @@ struct Live {
     ack_at: Option<Instant>,
     /// The moment of `ack_at` has come; the acknowledgement waits for the line only.
     ack_due: bool,
+    /// The same two for what was released.
+    release_at: Option<Instant>,
+    release_due: bool,
     largest_at: Instant,
     probe_at: Option<Instant>,
     backoff: Duration,
@@ -252,6 +255,8 @@ impl Live {
             unacked: 0,
             ack_at: None,
             ack_due: false,
+            release_at: None,
+            release_due: false,
             largest_at: now,
             probe_at: None,
             backoff: Duration::ZERO,
@@ -274,7 +279,10 @@ pub struct Link {
     /// Channels that are gone, so that a late record does not bring them back.
     gone: RangeSet,
     resets: BTreeMap<ChannelId, (ResetCode, bool)>,
+    /// Those that owe something.
     dirty: BTreeSet<ChannelId>,
+    /// Those that owe only a RELEASE that may wait.
+    lazy: BTreeSet<ChannelId>,
     /// How many channels the guest carries over into this session, once known.
     roster: Option<u64>,
     roster_seen: BTreeSet<ChannelId>,
@@ -342,6 +350,7 @@ impl Link {
             gone: RangeSet::default(),
             resets: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            lazy: BTreeSet::new(),
             roster: None,
             roster_seen: BTreeSet::new(),
             blank,
@@ -403,7 +412,8 @@ impl Link {
             self.live.as_ref().map_or(0, |live| live.in_flight.memory() + live.session.memory());
         let channels: usize = self.channels.values().map(Channel::memory).sum();
         let resets = self.resets.len() * size_of::<(ChannelId, (ResetCode, bool))>();
-        let ids = (self.roster_seen.len() + self.dirty.len()) * size_of::<ChannelId>();
+        let ids =
+            (self.roster_seen.len() + self.dirty.len() + self.lazy.len()) * size_of::<ChannelId>();
         let gone = self.gone.len() * size_of::<(u64, u64)>();
         frames + in_flight + channels + resets + ids + gone
     }
@@ -436,6 +446,6 @@ impl Link {
         let Some(live) = &self.live else { return beacon };
         let asks = self.responder.is_none() && live.in_flight.is_empty() && !live.ping;
         let keepalive = asks.then_some(live.heard_at + self.config.keepalive);
-        [beacon, live.ack_at, live.probe_at, keepalive].into_iter().flatten().min()
+        [beacon, live.ack_at, live.release_at, live.probe_at, keepalive].into_iter().flatten().min()
     }
 }

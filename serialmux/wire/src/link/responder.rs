@@ -200,17 +200,21 @@ impl Responder {
 
     /// The next clear packet to send.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if !self.may_transmit(now) {
+            return None;
+        }
         if let Some(packet) = self.outbox.take() {
             return Some(packet);
-        }
-        if !self.beacon_due && self.beacon_at.is_none_or(|at| at > now) {
-            return None;
         }
         self.beacon_due = false;
         self.last_beacon = Some(now);
         self.beacon_at = Some(now + self.beacon_gap);
         self.beacon_gap = (self.beacon_gap * 2).min(LAST_BEACON);
         Some(self.beacon())
+    }
+
+    pub(super) fn may_transmit(&self, now: Instant) -> bool {
+        self.outbox.is_some() || self.beacon_due || self.beacon_at.is_some_and(|at| at <= now)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

@@ -9,6 +9,10 @@ use crate::recv::RecvHalf;
 use crate::send::SendHalf;
 use bytes::Bytes;
 
+/// So much of a channel released is told at once; less goes along with something else, or waits for
+/// [`LinkConfig::release_delay`](crate::LinkConfig::release_delay). A quarter of the first credit.
+const RELEASE_AT_ONCE: u64 = FIRST_CREDIT / 4;
+
 impl Link {
     /// Opens a channel. Guest only.
     ///
@@ -154,6 +158,7 @@ impl Link {
     pub(super) fn forget(&mut self, id: ChannelId) {
         let channel = self.channels.remove(&id);
         self.dirty.remove(&id);
+        self.lazy.remove(&id);
         // The mux waits for word of every channel carried over.
         if channel.is_some_and(|channel| channel.in_roster && !channel.known) && self.live.is_some()
         {
@@ -248,10 +253,15 @@ impl Link {
     pub fn release(&mut self, id: ChannelId, offset: u64) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let Half::Recv(recv) = &mut channel.half else { return };
-        if offset > recv.released() {
-            recv.release(offset);
-            channel.owes.release = true;
+        if offset <= recv.released() {
+            return;
+        }
+        recv.release(offset);
+        channel.owes.release = true;
+        if channel.class == Class::Control || recv.untold() >= RELEASE_AT_ONCE {
             self.dirty.insert(id);
+        } else {
+            self.lazy.insert(id);
         }
     }
 

@@ -102,7 +102,10 @@ impl Guest {
         if let Some(tape) = &mut self.tape {
             tape.push(Act::Transmit(now));
         }
-        self.link.poll_transmit(self.at(now), out)
+        let may = self.link.may_transmit(self.at(now));
+        let does = self.link.poll_transmit(self.at(now), out);
+        assert!(may || !does, "it had something, and said it had not");
+        does
     }
 
     /// A moment to come back to.
