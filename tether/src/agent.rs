@@ -11,10 +11,11 @@ use guestinfo::Spec;
 use guestinfo::source::NoAnswer;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use wire::{GuestIdentity, Link, LinkConfig, Protection, Psk, Standby};
 
+use crate::alarm::Alarm;
 use crate::boot::cmdline::Switches;
 use crate::boot::hardware::Hardware;
 use crate::clock::Clock;
@@ -144,6 +145,7 @@ pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
     let kernel = |step| move |error| AgentError::Kernel { step, error };
     let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
+    let mut alarm = Alarm::new().map_err(kernel("make a timer"))?;
     let mut hardware = Hardware::begin();
     let config = Config::find(&mut hardware, &uevents).await?;
     console::set_debug(config.spec.diagnostics.debug);
@@ -163,7 +165,7 @@ pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
         if agent.is_done() {
             return Ok(agent.ending);
         }
-        let event = agent.next(&mut signals).await?;
+        let event = agent.next(&mut signals, &mut alarm).await?;
         agent.handle(event)?;
     }
 }
@@ -229,14 +231,9 @@ impl Agent {
     }
 
     /// Waits for the next event.
-    async fn next(&self, signals: &mut Signals) -> Result<Event, AgentError> {
+    async fn next(&self, signals: &mut Signals, alarm: &mut Alarm) -> Result<Event, AgentError> {
         let deadline = self.deadline();
-        let timer = async {
-            match deadline {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let failed = |error| AgentError::Kernel { step: "wait for a timer", error };
         let announcement = async {
             match &self.uevents {
                 Some(uevents) => uevents.next().await,
@@ -253,7 +250,7 @@ impl Agent {
             event = signals.next() => Ok(event),
             event = self.host.next() => Ok(Event::Host(event)),
             announcement = announcement => Ok(announcement.map_or_else(Event::NoMoreDevices, Event::Device)),
-            () = timer => Ok(Event::Progress),
+            rang = alarm.wait(deadline) => rang.map(|()| Event::Progress).map_err(failed),
         }
     }
 
@@ -305,9 +302,9 @@ impl Agent {
         Ok(())
     }
 
-    /// Does everything that can be done without waiting. What the link brings may concern the session and the
-    /// other way round, so this goes on until neither has news, or for [`ROUNDS`]: then there is more to do
-    /// at once.
+    /// Does everything that can be done without waiting: what the link brings is for the sessions, and what they
+    /// make of it goes out with the answer. What has gone out may make room for more, so this goes on
+    /// until there are no news, or for [`ROUNDS`]: then there is more to do at once.
     fn turn(&mut self) -> Result<(), AgentError> {
         self.look_around();
         self.upkeep.turn(&mut self.uplink);
@@ -322,16 +319,17 @@ impl Agent {
         }
         self.busy = runs && self.hardware.load_next();
         for round in 1..=ROUNDS {
+            let mut news = Vec::new();
+            self.uplink.hear(|item| news.push(item))?;
+            self.take_all(news)?;
             self.sessions.turn(&mut self.uplink)?;
             self.inside.turn(&mut self.uplink);
             let mut news = Vec::new();
-            self.uplink.turn(|item| news.push(item))?;
+            self.uplink.speak(|item| news.push(item))?;
             if news.is_empty() {
                 break;
             }
-            for item in news {
-                self.take(item)?;
-            }
+            self.take_all(news)?;
             self.busy |= round == ROUNDS;
         }
         let first = self.sessions.first();
@@ -370,6 +368,10 @@ impl Agent {
             warn!("the multiplexer did not take everything in {} s", self.spec.link.linger);
         }
         late
+    }
+
+    fn take_all(&mut self, news: Vec<News>) -> Result<(), AgentError> {
+        news.into_iter().try_for_each(|item| self.take(item))
     }
 
     fn take(&mut self, news: News) -> Result<(), AgentError> {

@@ -16,6 +16,7 @@
 //! container lives in memory and is mounted over the image.
 
 pub mod agent;
+pub mod alarm;
 pub mod boot;
 pub mod cgroup;
 pub mod clock;

@@ -25,7 +25,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use wire::Transport;
 
-use crate::sys;
+use crate::{stdio, sys};
 
 /// An open pipe.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub struct Line {
     transport: Transport,
     source: Source,
     state: State,
+    piece: Piece,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +61,28 @@ struct Nested {
     edges: AsyncFd<OwnedFd>,
     readable: bool,
     writable: bool,
+    /// Whether room to write is an edge. Only while it is waited for: the device makes one of each write
+    /// that is through, and each would be a turn of the agent for nothing.
+    wants_room: bool,
+}
+
+/// How much of a tty's queue is filled at once.
+#[derive(Debug)]
+struct Piece {
+    /// Bytes that may be written after the queue was found run down.
+    size: usize,
+    /// How many of them have not been.
+    left: usize,
+    /// Whether the last of them have just been, so that a queue that is run down has not had time for it.
+    just_now: bool,
 }
 
 impl Line {
     /// Uses a descriptor that is already set up and has both ends.
     pub(crate) fn over(fd: OwnedFd, transport: Transport) -> io::Result<Self> {
-        crate::stdio::set_nonblocking(&fd)?;
-        Ok(Self { transport, source: Source::Plain(sys::watch(fd)?), state: State::Open })
+        stdio::set_nonblocking(&fd)?;
+        let source = Source::Plain(sys::watch(fd)?);
+        Ok(Self { transport, source, state: State::Open, piece: Piece::default() })
     }
 
     fn connecting(fd: OwnedFd, transport: Transport) -> io::Result<Self> {
@@ -75,16 +91,17 @@ impl Line {
 
     /// Uses a descriptor whose hang-up passes.
     fn nested(fd: OwnedFd, transport: Transport) -> io::Result<Self> {
-        crate::stdio::set_nonblocking(&fd)?;
+        stdio::set_nonblocking(&fd)?;
         let flags = now(&fd, PollFlags::POLLIN | PollFlags::POLLOUT)?;
         let is_open = !flags.contains(PollFlags::POLLHUP);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let all = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-        epoll.add(&fd, EpollEvent::new(all, 0))?;
+        let wants_room = !is_open;
+        epoll.add(&fd, edges_of_interest(wants_room))?;
         let edges = sys::watch(epoll.0.try_clone()?)?;
-        let nested = Nested { fd, epoll, edges, readable: true, writable: true };
+        let nested = Nested { fd, epoll, edges, readable: true, writable: true, wants_room };
         let state = if is_open { State::Open } else { State::Closed };
-        Ok(Self { transport, source: Source::Nested(nested), state })
+        let source = Source::Nested(nested);
+        Ok(Self { transport, source, state, piece: Piece::default() })
     }
 
     /// What kind it is.
@@ -133,11 +150,12 @@ impl Line {
                     None => {}
                 }
             }
-            Source::Plain(_) => {}
+            Source::Plain(_) => self.piece.just_now = false,
             Source::Nested(nested) => {
                 if let Some(is_open) = nested.refresh()? {
                     self.state = if is_open { State::Open } else { State::Closed };
                 }
+                nested.want_room(!nested.writable || self.state == State::Closed)?;
             }
         }
         Ok(())
@@ -154,8 +172,7 @@ impl Line {
         }
         match &mut self.source {
             Source::Plain(fd) => {
-                let result = fd.try_io(Interest::READABLE, |fd| Ok(read(fd, buffer)?));
-                match later(result)? {
+                match later(stdio::read_some(fd, buffer))? {
                     // A raw tty without a sender has no end; zero bytes only say that nothing is there.
                     Some(0) if self.transport == Transport::Uart => Ok(None),
                     Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -181,7 +198,7 @@ impl Line {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn has_room(&self) -> io::Result<bool> {
+    pub fn has_room(&mut self) -> io::Result<bool> {
         if self.state != State::Open {
             return Ok(false);
         }
@@ -190,11 +207,18 @@ impl Line {
             Source::Plain(_) => return Ok(true),
             Source::Nested(nested) => return Ok(nested.writable),
         };
+        if self.piece.left > 0 {
+            return Ok(true);
+        }
+        // The runtime remembers "writable" until a write would block, which is when the queue is full.
+        // The kernel's poll says it only below the wake-up mark, so ask that.
         let result = fd.try_io(Interest::WRITABLE, |fd| match has_room(fd)? {
             true => Ok(()),
             false => Err(io::ErrorKind::WouldBlock.into()),
         });
-        Ok(later(result)?.is_some())
+        let has_room = later(result)?.is_some();
+        self.piece.found(has_room);
+        Ok(has_room)
     }
 
     /// Writes the first piece of `bytes`; `None` when none can be taken now.
@@ -207,23 +231,55 @@ impl Line {
             return Ok(None);
         }
         let is_tty = self.transport == Transport::Uart;
-        let piece = if is_tty { &bytes[..bytes.len().min(uart::PIECE)] } else { bytes };
+        if is_tty && !self.has_room()? {
+            return Ok(None);
+        }
+        let bytes = bytes.get(..self.piece.left).filter(|_| is_tty).unwrap_or(bytes);
         match &mut self.source {
-            Source::Plain(fd) => later(fd.try_io(Interest::WRITABLE, |fd| {
-                // The runtime remembers "writable" until a write would block, which is when the queue is full.
-                // The kernel's poll says it only below the wake-up mark, so ask that.
-                if is_tty && !has_room(fd)? {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                Ok(write(fd, piece)?)
-            })),
+            Source::Plain(fd) => {
+                let result = fd.try_io(Interest::WRITABLE, |fd| Ok(write(fd, bytes)?));
+                let taken = later(result)?;
+                self.piece.used(taken);
+                Ok(taken)
+            }
             Source::Nested(nested) => {
-                let taken = later(write(&nested.fd, piece).map_err(io::Error::from))?;
+                let taken = later(write(&nested.fd, bytes).map_err(io::Error::from))?;
                 nested.writable = taken.is_some();
+                nested.want_room(!nested.writable)?;
                 Ok(taken)
             }
         }
     }
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self { size: uart::PIECE, left: 0, just_now: false }
+    }
+}
+
+impl Piece {
+    /// After all of the last piece was written, the queue is run down again, or it is not.
+    fn found(&mut self, run_down: bool) {
+        if !run_down {
+            *self = Self::default();
+            return;
+        }
+        if std::mem::take(&mut self.just_now) {
+            self.size = (2 * self.size).min(uart::QUEUE);
+        }
+        self.left = self.size;
+    }
+
+    fn used(&mut self, taken: Option<usize>) {
+        self.left = taken.map_or(0, |taken| self.left.saturating_sub(taken));
+        self.just_now = true;
+    }
+}
+
+fn edges_of_interest(wants_room: bool) -> EpollEvent {
+    let room = if wants_room { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+    EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET | room, 0)
 }
 
 impl Nested {
@@ -231,19 +287,27 @@ impl Nested {
     fn refresh(&mut self) -> io::Result<Option<bool>> {
         let Self { epoll, edges, readable, writable, .. } = self;
         let mut is_open = None;
-        loop {
-            let seen = edges.try_io(Interest::READABLE, |_| {
-                let mut events = [EpollEvent::empty()];
-                match epoll.wait(&mut events, EpollTimeout::ZERO)? {
-                    0 => Err(io::ErrorKind::WouldBlock.into()),
-                    _ => Ok(events[0].events()),
-                }
-            });
-            let Some(flags) = later(seen)? else { return Ok(is_open) };
-            *readable |= flags.contains(EpollFlags::EPOLLIN);
-            *writable |= flags.contains(EpollFlags::EPOLLOUT);
-            is_open = Some(!flags.contains(EpollFlags::EPOLLHUP));
+        let seen: io::Result<()> = edges.try_io(Interest::READABLE, |_| {
+            let mut events = [EpollEvent::empty()];
+            if epoll.wait(&mut events, EpollTimeout::ZERO)? > 0 {
+                let flags = events[0].events();
+                *readable |= flags.contains(EpollFlags::EPOLLIN);
+                *writable |= flags.contains(EpollFlags::EPOLLOUT);
+                is_open = Some(!flags.contains(EpollFlags::EPOLLHUP));
+            }
+            // One descriptor is one event: there is no other now.
+            Err(io::ErrorKind::WouldBlock.into())
+        });
+        later(seen)?;
+        Ok(is_open)
+    }
+
+    fn want_room(&mut self, wanted: bool) -> io::Result<()> {
+        if self.wants_room != wanted {
+            self.epoll.modify(&self.fd, &mut edges_of_interest(wanted))?;
+            self.wants_room = wanted;
         }
+        Ok(())
     }
 }
 
@@ -294,6 +358,23 @@ mod tests {
         assert_eq!(far.read(&mut buffer).unwrap(), Some(PIECE));
         assert_eq!(buffer[..PIECE], sent[..PIECE]);
         assert_eq!(far.read(&mut buffer).unwrap(), None);
+    }
+
+    #[test]
+    fn pieces_grow_only_while_the_queue_keeps_up_with_its_writer() {
+        let mut piece = Piece::default();
+        let mut writes = |just_now: bool, run_down: bool| {
+            piece.used(Some(piece.left));
+            piece.just_now &= just_now;
+            piece.found(run_down);
+            piece.left
+        };
+        // However often a queue is run down that had time for it, nothing follows from that.
+        assert!((0..100).all(|_| writes(false, true) == PIECE));
+        let grown: Vec<_> = (0..5).map(|_| writes(true, true)).collect();
+        assert_eq!(grown, [1024, 2048, 4096, uart::QUEUE, uart::QUEUE]);
+        assert_eq!(writes(true, false), 0);
+        assert_eq!(writes(false, true), PIECE);
     }
 
     #[tokio::test]

@@ -291,25 +291,30 @@ impl Place {
     fn transmit(&mut self, link: &mut Link, now: Instant) -> io::Result<()> {
         let Some(line) = self.line.as_mut().filter(|line| line.is_open()) else { return Ok(()) };
         loop {
-            self.blocked = true;
-            if self.sent == self.frame.len() {
-                if !line.has_room()? {
-                    return Ok(());
-                }
+            let is_through = self.sent == self.frame.len();
+            if is_through {
                 self.frame.clear();
                 self.sent = 0;
-                let more = match &mut self.standby {
-                    Some(standby) => standby.poll_transmit(now, &mut self.frame),
-                    None => link.poll_transmit(now, &mut self.frame),
-                };
-                if !more {
-                    self.blocked = false;
-                    return Ok(());
-                }
+            }
+            let more = match &mut self.standby {
+                // It has one thing to say at most.
+                Some(standby) if is_through => standby.poll_transmit(now, &mut self.frame),
+                None if is_through => link.may_transmit(now),
+                Some(_) | None => true,
+            };
+            self.blocked = more && !line.has_room()?;
+            if !more || self.blocked {
+                return Ok(());
+            }
+            if self.frame.is_empty() && !link.poll_transmit(now, &mut self.frame) {
+                return Ok(());
             }
             match line.write(&self.frame[self.sent..])? {
                 Some(len) => self.sent += len,
-                None => return Ok(()),
+                None => {
+                    self.blocked = true;
+                    return Ok(());
+                }
             }
         }
     }

@@ -531,7 +531,7 @@ impl Session {
             Phase::Resting { until, .. } => Some(*until),
             Phase::Waiting | Phase::Starting { .. } | Phase::Running { .. } | Phase::Over => None,
         };
-        let rest = self.streams.as_ref().and_then(Streams::rests_until);
+        let rest = self.streams.as_ref().and_then(Streams::deadline);
         let asked = [self.kill_at, self.gone_at].into_iter().flatten().filter(|_| !self.is_over());
         phase.into_iter().chain(rest).chain(asked).min()
     }

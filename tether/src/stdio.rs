@@ -32,8 +32,8 @@ pub struct ChildStdio {
     pub stderr: Option<OwnedFd>,
 }
 
-/// One descriptor of the agent's. The runtime watches it only while somebody waits for it: each write at the
-/// other end wakes up whoever watches, and a process may make a hundred thousand of them in a second.
+/// One descriptor of the agent's. The runtime does not watch it while a flood comes that nobody reads: each write
+/// at the other end wakes up whoever watches, and a process may make a hundred thousand of them in a second.
 #[derive(Debug)]
 pub struct End {
     watched: Watched,
@@ -59,6 +59,10 @@ impl End {
             Watched::No(fd) => Some(fd.as_fd()),
             Watched::Gone => None,
         }
+    }
+
+    fn is_watched(&self) -> bool {
+        matches!(self.watched, Watched::Yes(_))
     }
 
     fn rest(&mut self) {
@@ -96,7 +100,7 @@ impl End {
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.watched {
-            Watched::Yes(fd) => fd.try_io(Interest::READABLE, |fd| Ok(read(fd, buffer)?)),
+            Watched::Yes(fd) => read_some(fd, buffer),
             Watched::No(fd) => Ok(read(fd, buffer)?),
             Watched::Gone => Ok(0),
         }
@@ -230,10 +234,15 @@ impl Stdio {
         };
         let mut found = Poll::Pending;
         for end in outputs.into_iter().flatten() {
-            if !reading {
-                end.rest();
-            } else if end.poll_read_ready(context).is_ready() {
+            if !reading && !end.is_watched() {
+                continue;
+            }
+            let is_ready = end.poll_read_ready(context).is_ready();
+            if is_ready && reading {
                 found = Poll::Ready(());
+            } else if is_ready {
+                // One of these is one too many.
+                end.rest();
             }
         }
         if let Some(end) = input.filter(|_| writing)
@@ -250,6 +259,15 @@ impl Stdio {
             found = Poll::Ready(());
         }
         found
+    }
+
+    /// Whether something may be there to read that nobody will be told of.
+    pub fn is_unwatched(&self) -> bool {
+        let outputs = match self {
+            Self::Terminal { master } => [master.as_ref(), None],
+            Self::Pipes { stdout, stderr, .. } => [stdout.as_ref(), stderr.as_ref()],
+        };
+        outputs.into_iter().flatten().any(|end| !end.is_watched())
     }
 
     /// Has the next read of an output ask the kernel, whatever the runtime knows: that learns of bytes only when it
@@ -332,6 +350,19 @@ pub fn read_output(end: &mut Option<End>, buffer: &mut [u8]) -> Output {
             Output::End
         }
     }
+}
+
+/// Reads a pipe, a terminal or a stream socket that the runtime watches. Less than there was room for is all there
+/// was, and what comes after it will be told: the kernel is not asked again before that.
+pub(crate) fn read_some(fd: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut taken = None;
+    let result = fd.try_io(Interest::READABLE, |fd| {
+        let len = read(fd, buffer)?;
+        taken = Some(len);
+        let is_all = (1..buffer.len()).contains(&len);
+        if is_all { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(len) }
+    });
+    taken.map_or(result, Ok)
 }
 
 /// Whether the same call may succeed later. After "would block" the runtime has forgotten the descriptor's

@@ -149,12 +149,13 @@ impl Uplink {
         self.outbox.len()
     }
 
-    /// Does everything that can be done now without waiting, and hands news to `tell`.
+    /// Takes everything that has come, and hands news to `tell`. What these lead to goes out by
+    /// [`speak`](Self::speak), together with the acknowledgement.
     ///
     /// # Errors
     ///
     /// [`UplinkError`].
-    pub fn turn(&mut self, mut tell: impl FnMut(News)) -> Result<(), UplinkError> {
+    pub fn hear(&mut self, mut tell: impl FnMut(News)) -> Result<(), UplinkError> {
         self.pipes.receive(&mut self.link, self.clock.now())?;
         let now = self.clock.now();
         if self.link.poll_timeout().is_some_and(|due| due <= now) {
@@ -164,14 +165,30 @@ impl Uplink {
             self.take(event, &mut tell)?;
         }
         self.read_requests(&mut tell);
+        Ok(())
+    }
+
+    /// Sends what can be sent without waiting, and hands news to `tell`: what has gone out has made room.
+    ///
+    /// # Errors
+    ///
+    /// [`UplinkError`].
+    pub fn speak(&mut self, mut tell: impl FnMut(News)) -> Result<(), UplinkError> {
         self.flush();
-        self.pipes.choose(&mut self.link, now);
+        self.pipes.choose(&mut self.link, self.clock.now());
         self.pipes.transmit(&mut self.link, self.clock.now())?;
         // What has gone out makes room, and nobody else may ever tell those who wait for it.
         while let Some(event) = self.link.poll_event() {
             self.take(event, &mut tell)?;
         }
         Ok(())
+    }
+
+    /// Both.
+    #[cfg(test)]
+    pub(crate) fn turn(&mut self, mut tell: impl FnMut(News)) -> Result<(), UplinkError> {
+        self.hear(&mut tell)?;
+        self.speak(tell)
     }
 
     /// Waits for a reason to take another turn: bytes, room on the line, or a timer of the link.

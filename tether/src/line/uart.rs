@@ -1,8 +1,12 @@
 //! The first serial port: raw, exclusive, in small pieces.
 //!
-//! The kernel's tty queue holds 4 KiB, which is 68 ms of line; what sits there can no longer be overtaken by
-//! something more urgent. So the line is handed at most [`PIECE`] bytes each time the queue has run down to
-//! its wake-up mark (256 bytes, `WAKEUP_CHARS` in `drivers/tty/n_tty.c` and the serial core).
+//! The kernel's tty queue holds 4 KiB, which is 68 ms of a line of 60 KB/s; what sits there can no longer be
+//! overtaken by something more urgent. So the line is handed at most [`PIECE`] bytes each time the queue has run
+//! down to its wake-up mark (256 bytes, `WAKEUP_CHARS` in `drivers/tty/n_tty.c` and the serial core).
+//!
+//! An emulated port takes bytes while they are written: its queue is empty when the write returns, nothing
+//! ever sits in it, and each piece costs two interrupts. So pieces double for as long as the queue
+//! is found run down, up to [`QUEUE`], and are small again as soon as it is not.
 
 use std::io;
 use std::os::fd::IntoRawFd;
@@ -24,6 +28,9 @@ const TRIGGER: &str = "/sys/class/tty/ttyS0/rx_trig_bytes";
 
 /// The most that is committed to the tty queue at once.
 pub const PIECE: usize = 512;
+
+/// What the queue holds (`UART_XMIT_SIZE` in `include/linux/serial_core.h`).
+pub const QUEUE: usize = 4096;
 
 /// Bits per second. QEMU ignores it for sending, but it sets the receive timeout of the FIFO (four character
 /// times), and VMware paces pipes by it.

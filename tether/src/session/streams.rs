@@ -164,8 +164,14 @@ impl Streams {
         flow
     }
 
+    /// When output is to be looked at that nobody will tell of.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let stdio = self.stdio.as_ref().filter(|stdio| stdio.is_unwatched());
+        stdio.and_then(|_| self.rests_until())
+    }
+
     /// Until when output is left where it is.
-    pub(super) fn rests_until(&self) -> Option<Instant> {
+    fn rests_until(&self) -> Option<Instant> {
         self.output.as_ref().and_then(OutputRelay::rests_until)
     }
 
