@@ -383,18 +383,6 @@ fn memory_that_runs_out_is_an_event() {
     drop(daemon);
 }
 
-/// What has happened so far: action and exit code, in the order it was told.
-fn happened(lab: &Lab) -> Vec<String> {
-    let since = mux(lab, &["events", "--json", "--since", "1h", "--until", "0s"]);
-    let lines = since.code(0).out();
-    let show = |line: &str| {
-        let event: serde_json::Value = serde_json::from_str(line).unwrap();
-        let code = event["attributes"]["exitCode"].as_str().map(|code| format!(" {code}"));
-        format!("{}{}", event["action"].as_str().unwrap(), code.unwrap_or_default())
-    };
-    lines.lines().map(show).collect()
-}
-
 /// With VIC 6.2, case 64.
 #[test]
 fn what_happens_is_told_in_dockers_words_vic_64() {
@@ -417,21 +405,22 @@ fn what_happens_is_told_in_dockers_words_vic_64() {
     again.expect("up\n").expect("up\n");
     mux(&lab, &["ps"]).code(0).shows("running");
     let left = lab.serialmux(["exec", "box", "sleep", "1000"]);
-    while happened(&lab).last().unwrap() != "exec_start" {}
+    while lab.events().last().unwrap() != "exec_start" {}
     lab.containervm(["stop", "box"]).finish().code(0);
     left.end().code(137);
     let lists = [
         "create,start,exec_create,exec_start,exec_die 0,exec_create,exec_start,exec_die 3",
-        "exec_create,exec_die 127,pause,unpause,kill,die 4,stop,start,restart",
+        "exec_create,exec_die 127,pause,unpause,kill 10,kill 15,die 4,stop,start,restart",
         "exec_create,exec_start",
     ];
     let expected: Vec<&str> = lists.iter().flat_map(|list| list.split(',')).collect();
-    let mut found = happened(&lab);
+    let mut found = lab.events();
     // Which of the three ends is told first is up to the kernel, which ends the processes.
     let mut ends = found.split_off(expected.len());
+    assert_eq!(ends[0], "kill 15", "{ends:?}");
     ends.sort();
     assert_eq!(found, expected);
-    assert_eq!(ends, ["die 4", "exec_die 137", "stop"]);
+    assert_eq!(ends, ["die 4", "exec_die 137", "kill 15", "stop"]);
 }
 
 #[test]

@@ -63,8 +63,15 @@ fn a_process_that_does_not_heed_its_stop_signal_is_killed_vic_52_to_54() {
         script,
     ]);
     stubborn.expect("up\n");
+    // Somebody who keeps the daemon, and so what has happened, when the VM is gone.
+    let events = lab.serialmux(["events", "--since", "1h", "stubborn"]);
     lab.serialmux(["stop", "-t", "2", "stubborn"]).finish().code(0);
     stubborn.end().code(137).prints("up\nStopSignalHUP\n");
+    events.expect("container stop");
+    // As with Docker, each signal is told, then the end, then that somebody asked for it.
+    let told = lab.events();
+    let told: Vec<&str> = told.iter().map(String::as_str).filter(|it| *it != "destroy").collect();
+    assert_eq!(told, ["create", "start", "kill 1", "kill 9", "die 137", "stop"]);
 }
 
 #[test]
