@@ -7,7 +7,6 @@ use qemu_tests::{Lab, Monitor, Program};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -313,10 +312,24 @@ fn added_processors_and_memory_are_taken_into_use() {
 #[test]
 fn a_panic_of_the_agent_is_told_and_ends_the_vm() {
     let lab = Lab::new();
-    let edits = "-append:*) arg=\"$arg tether.panic=1\";;";
-    let all = ["--name", "panics", "busybox", "sh", "-c", "sleep 1000"];
-    let panics = run_changed(&lab, edits, &all).finish();
-    panics.code(137).complains(&["panic at ", "tether.panic on the kernel command line"]);
-    await_power_off(&lab);
-    assert!(Path::new(&lab.vm("panics")).join("console.log").exists());
+    let edits = "-append:*) arg=\"$arg tether.panic=reload\";;";
+    let script = "(while :; do echo more >>/data; done) & echo up; sleep 1000";
+    for pipe in ["uart", "virtio"] {
+        let all = ["--name", pipe, "--pipe", pipe, "busybox", "sh", "-c", script];
+        let panics = run_changed(&lab, edits, &all);
+        panics.expect("up\n");
+        lab.serialmux(["reload", pipe]).finish().code(125);
+        let asks = "tether.panic on the kernel command line asks for it";
+        panics.finish().code(137).prints("up\n").complains(&["panic at ", asks]);
+        // By the link, not by what somebody has found on the console; and as it is to be after any end.
+        let exit = &lab.inspect(pipe)["exit"];
+        assert_eq!(exit["code"], 137, "{exit}");
+        assert!(exit["error"].as_str().unwrap().starts_with("panic at "), "{exit}");
+        lab.serialmux(["wait", pipe]).finish().code(0).prints("137\n");
+        await_power_off(&lab);
+        let console = console(&lab, pipe);
+        assert!(console.contains("error: panic at "), "{console}");
+        assert!(console.contains("tether: power off"), "{console}");
+        assert_clean(&lab, pipe);
+    }
 }

@@ -7,6 +7,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -85,9 +86,20 @@ pub fn clone_process(flags: libc::c_int, cgroup: Option<&OwnedFd>) -> Result<Clo
     // gets a copy of the memory, and with one thread (checked above) no lock is held by anyone else in it.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) };
     match Errno::result(result)? {
-        0 => Ok(Cloned::Child),
+        0 => {
+            IS_A_COPY.store(true, Ordering::Relaxed);
+            Ok(Cloned::Child)
+        }
         pid => Ok(Cloned::Parent(Pid::from_raw(i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?))),
     }
+}
+
+/// Set in the child's memory only.
+static IS_A_COPY: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process was made by [`clone_process`]. Its number does not tell: it may be 1 in a namespace.
+pub fn is_a_copy() -> bool {
+    IS_A_COPY.load(Ordering::Relaxed)
 }
 
 /// Whether this process has exactly one thread.
