@@ -46,7 +46,8 @@ pub fn guard() {
 fn report(info: &PanicHookInfo<'_>) {
     let text = info.payload_as_str().unwrap_or("no text").replace('\n', " ");
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    let words = format!("panic at {place}: {text}; this is a defect of the agent, the machine stops");
+    let words =
+        format!("panic at {place}: {text}; this is a defect of the agent, the machine stops");
     // A child of a clone shares this hook until its exec; it tells its parent by its end.
     if getpid() != Pid::from_raw(1) || sys::is_a_copy() {
         return error!("panic at {place}: {text}");

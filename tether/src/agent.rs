@@ -144,10 +144,7 @@ struct Agent {
 /// # Errors
 ///
 /// [`AgentError`]: why there was nothing to run, or no way to go on.
-pub async fn run(
-    switches: &Switches,
-    last_words: Option<String>,
-) -> Result<Ending, AgentError> {
+pub async fn run(switches: &Switches, last_words: Option<String>) -> Result<Ending, AgentError> {
     let kernel = |step| move |error| AgentError::Kernel { step, error };
     let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;

@@ -368,9 +368,8 @@ impl Sessions {
             let id = self.first().id().to_owned();
             return self.signal(&id, number, uplink);
         }
-        let act = |session: &mut Session, teller: &mut Teller<'_>| {
-            session.signal_group(number, teller)
-        };
+        let act =
+            |session: &mut Session, teller: &mut Teller<'_>| session.signal_group(number, teller);
         self.with(FIRST, uplink, act).ok_or(RequestError::Ended)?
     }
 

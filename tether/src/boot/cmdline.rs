@@ -81,9 +81,6 @@ mod tests {
         let switches = Switches::parse("tether.disk_timeout=soon tether.log tether.panic=5");
         assert_eq!(switches.disk_timeout, Duration::from_secs(30));
         assert!(!switches.panics_at_reload);
-        assert_eq!(
-            switches.unknown,
-            ["tether.disk_timeout=soon", "tether.log", "tether.panic=5"]
-        );
+        assert_eq!(switches.unknown, ["tether.disk_timeout=soon", "tether.log", "tether.panic=5"]);
     }
 }

@@ -72,11 +72,7 @@ fn an_unknown_stop_signal_becomes_term() {
     }
 }
 
-fn signaled(
-    session: &mut Session,
-    uplink: &mut Uplink,
-    number: i32,
-) -> Result<(), RequestError> {
+fn signaled(session: &mut Session, uplink: &mut Uplink, number: i32) -> Result<(), RequestError> {
     told(session, uplink, |session, teller| session.signal(number, teller))
 }
 
