@@ -100,6 +100,14 @@ fn what_a_container_uses_is_measured() {
     assert!(number("memory") > 0 && number("memory") < number("memory_limit"), "{found}");
     assert_eq!((number("tasks"), number("processors")), (1, 1), "{found}");
     assert!(number("cpu_us") > 0, "{found}");
+    // The machine's network is the container's: what is asked of QEMU's gateway is counted, and its answer.
+    let (received, sent) = (number("network_received"), number("network_sent"));
+    shell.does("ping -c 3 -s 1000 10.0.2.2");
+    let json = mux(&lab, &["stats", "--no-stream", "--json", "used"]);
+    let found: serde_json::Value = serde_json::from_str(json.code(0).out().trim()).unwrap();
+    for (key, before) in [("network_received", received), ("network_sent", sent)] {
+        assert!(found[key].as_u64().unwrap() >= before + 3000, "{key}: {found}");
+    }
     // VIC 6.2, case 152: who is not there is told of, and the others are shown.
     let both = mux(&lab, &["stats", "--no-stream", "nobody", "used"]);
     both.code(125).shows("used").complains(&["no such container: nobody"]);
@@ -159,6 +167,37 @@ fn a_tree_comes_out_and_goes_in_as_it_is() {
     // Without -a, all is root's.
     mux(&lab, &["cp", &out.join("suid").to_string_lossy(), "tree:/root-suid"]).code(0);
     shell.does("[ \"$(stat -c '%u %g' /root-suid)\" = '0 0' ]");
+    shell.ends();
+}
+
+#[test]
+fn extended_attributes_go_in_and_come_out() {
+    let lab = Lab::new();
+    let shell = Shell::start(&lab, "marked");
+    // A capability of a file: version 2, effective, cap_net_raw (capabilities(7)).
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let marks: [(&str, &[u8]); 2] =
+        [("SCHILY.xattr.user.color", b"blue"), ("SCHILY.xattr.security.capability", &capability)];
+    let mut builder = tar::Builder::new(Vec::new());
+    let extensions = builder.append_pax_extensions(marks);
+    extensions.unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
+    builder.append_data(&mut header, "ping", &b"ping\n"[..]).unwrap();
+    bytes_of(&lab, &["cp", "-", "marked:/tmp"], &builder.into_inner().unwrap());
+    let archive = bytes_of(&lab, &["cp", "marked:/tmp/ping", "-"], b"");
+    let mut archive = tar::Archive::new(&archive[..]);
+    let mut found = archive.entries().unwrap().next().unwrap().unwrap();
+    let extensions = found.pax_extensions().unwrap().unwrap().map(Result::unwrap);
+    let extensions: Vec<(String, Vec<u8>)> =
+        extensions.map(|it| (it.key().unwrap().to_owned(), it.value_bytes().to_vec())).collect();
+    for (key, value) in marks {
+        assert!(extensions.contains(&(key.to_owned(), value.to_vec())), "{key}: {extensions:?}");
+    }
     shell.ends();
 }
 
@@ -438,6 +477,8 @@ fn an_agent_tells_how_it_is_while_its_container_is_wedged() {
             .shows("round trip")
             .shows("MemAvailable");
         debug.shows("pids.current").shows("tether").shows("offset from here");
+        // Queues, and the last lines of the agent's log.
+        debug.shows("message bytes waiting").shows("runs as process");
     }
     mux(&lab, &["stats", "--no-stream", "bomb"]).code(0);
     lab.serialmux(["kill", "bomb"]).finish().code(0);

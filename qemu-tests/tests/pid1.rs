@@ -130,14 +130,13 @@ fn hogs_of_memory_that_come_again_and_again_leave_it_to_be_looked_after() {
 #[test]
 fn a_full_disk_leaves_the_agent_alive() {
     let lab = Lab::new();
-    let script = "dd if=/dev/zero of=/fill bs=1M 2>&1 | grep -c 'No space'; echo more 2>/dev/null >/y || echo full; \
-                  read -r line; exit 9";
+    let script = "trap 'exit 9' TERM; dd if=/dev/zero of=/fill bs=1M 2>&1 | grep -c 'No space'; \
+                  echo more 2>/dev/null >/y || echo full; while :; do sleep 1000 & wait $!; done";
     let filled = [
         "--boot",
         "direct",
         "--name",
         "filled",
-        "-i",
         "--disk-size",
         "200m",
         "busybox",
@@ -145,13 +144,13 @@ fn a_full_disk_leaves_the_agent_alive() {
         "-c",
         script,
     ];
-    let mut filled = lab.begin(filled);
+    let filled = lab.begin(filled);
     filled.expect("1\nfull\n");
     lab.serialmux(["logs", "filled"]).finish().code(0).prints("1\nfull\n");
     let fails = lab.serialmux(["exec", "filled", "sh", "-c", "echo here; echo x >/z"]).finish();
     fails.code(1).prints("here\n").complains(&["No space left"]);
-    filled.write("on\n");
-    filled.finish().code(9);
+    lab.serialmux(["stop", "filled"]).finish().code(0);
+    filled.end().code(9).prints("1\nfull\n");
 }
 
 /// Asserts that a VM's disk needs no repair, not even a replay of its journal.
@@ -318,9 +317,12 @@ fn a_panic_of_the_agent_is_told_and_ends_the_vm() {
         let all = ["--name", pipe, "--pipe", pipe, "busybox", "sh", "-c", script];
         let panics = run_changed(&lab, edits, &all);
         panics.expect("up\n");
+        let exec = lab.serialmux(["exec", pipe, "sh", "-c", "echo go; exec sleep 1000"]);
+        exec.expect("go\n");
         lab.serialmux(["reload", pipe]).finish().code(125);
         let asks = "tether.panic on the kernel command line asks for it";
         panics.finish().code(137).prints("up\n").complains(&["panic at ", asks]);
+        exec.end().code(125);
         // By the link, not by what somebody has found on the console; and as it is to be after any end.
         let exit = &lab.inspect(pipe)["exit"];
         assert_eq!(exit["code"], 137, "{exit}");
