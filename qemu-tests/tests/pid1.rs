@@ -281,6 +281,37 @@ fn the_clock_and_the_random_generator_are_the_multiplexers() {
 }
 
 #[test]
+fn a_clock_that_stood_still_is_set_again_while_the_container_runs() {
+    let lab = Lab::new();
+    let vm = lab.begin([
+        "--boot",
+        "direct",
+        "--name",
+        "late",
+        "busybox",
+        "sh",
+        "-c",
+        "echo up; exec sleep 1000",
+    ]);
+    vm.expect("up\n");
+    let console = lab.console("late");
+    console.expect("runs as process");
+    let mut monitor = Monitor::connect(&lab.vm("late")).unwrap();
+    monitor.execute("stop", &json!({})).unwrap();
+    // Meanwhile a whole life of another VM fits in: seconds, which this one's clock does not count.
+    lab.run(["--boot", "direct", "busybox", "true"]).code(0);
+    monitor.execute("cont", &json!({})).unwrap();
+    console.expect("the clock was wrong and is set: +");
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let before = now();
+    let told = lab.serialmux(["exec", "late", "date", "+%s"]).finish().code(0).out();
+    let (told, after): (u64, u64) = (told.trim().parse().unwrap(), now());
+    assert!((before - 1..=after + 1).contains(&told), "{told} in the VM, {before} to {after} here");
+    lab.serialmux(["kill", "late"]).finish().code(0);
+    vm.end().code(137);
+}
+
+#[test]
 fn added_processors_and_memory_are_taken_into_use() {
     let lab = Lab::new();
     let script = "total() { while read -r k n u; do [ $k = MemTotal: ] && echo $n && return; done </proc/meminfo; }; \
