@@ -161,6 +161,28 @@ impl Lab {
         daemon
     }
 
+    /// What has happened so far, by the daemon: action, and exit code or signal, in the order it was told.
+    #[track_caller]
+    #[must_use]
+    pub fn events(&self) -> Vec<String> {
+        let shown = self.serialmux(["events", "--json", "--since", "1h", "--until", "0s"]).finish();
+        let show = |line: &str| {
+            let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let of = |key: &str| event["attributes"][key].as_str().map(|it| format!(" {it}"));
+            let number = of("exitCode").or_else(|| of("signal"));
+            format!("{}{}", event["action"].as_str().expect("a word"), number.unwrap_or_default())
+        };
+        shown.code(0).out().lines().map(show).collect()
+    }
+
+    /// What `serialmux inspect` tells of the container of that name.
+    #[track_caller]
+    #[must_use]
+    pub fn inspect(&self, name: &str) -> serde_json::Value {
+        let shown = self.serialmux(["inspect", name]).finish();
+        serde_json::from_str(&shown.code(0).out()).expect("JSON")
+    }
+
     /// The processes of this lab that are called so and have this among their arguments.
     #[must_use]
     pub fn processes(&self, program: &str, argument: &str) -> Vec<Relative> {

@@ -25,6 +25,46 @@ fn stop(lab: &Lab) {
     lab.containervm(["stop", "box"]).finish().code(0);
 }
 
+/// Makes a VM that is to be started later.
+#[track_caller]
+fn create(lab: &Lab, name: &str, options: &[&str]) {
+    let draft = ["run", "--print-vmx", "--boot", "direct", "--name", name];
+    lab.start(lab.command("containervm", &[&draft[..], options].concat())).finish().code(0);
+}
+
+#[test]
+fn vic_4_6_one_container_is_started_five_times_and_says_the_same() {
+    let lab = Lab::new();
+    // Whose address the files name.
+    let _daemon = lab.daemon("0");
+    create(&lab, "sorts", &["-i", "busybox", "sort"]);
+    create(&lab, "says", &["-t", "busybox", "echo", "one"]);
+    for _ in 0..5 {
+        let sorts = lab.containervm(["start", "--attach", "--interactive", "sorts"]);
+        let sorted = sorts.feed(b"one\n".to_vec()).end();
+        sorted.code(0).prints("one\n");
+        let says = lab.containervm(["start", "--attach", "says"]).finish();
+        says.code(0).prints("one\r\n");
+    }
+}
+
+#[test]
+fn vic_11_what_the_kernel_has_said_comes_out_whole_in_all_forms() {
+    let lab = Lab::new();
+    let command = ["busybox", "ash", "-c", "dmesg; echo END_OF_\"\"THE_TEST"];
+    let check = |said: String| {
+        assert!(said.contains("Linux version") && said.contains("END_OF_THE_TEST"), "{said}");
+    };
+    for form in [&[][..], &["-i"], &["-t"]] {
+        let run = [&["run", "--rm", "--boot", "direct"], form, &command].concat();
+        check(lab.start(lab.command("containervm", &run)).finish().code(0).out());
+    }
+    let run = [&["run", "--rm", "--boot", "direct", "-it"], &command[..]].concat();
+    let mut in_terminal = lab.in_terminal(&lab.command("containervm", &run));
+    in_terminal.expect("Linux version").expect("END_OF_THE_TEST");
+    in_terminal.finish().code(0);
+}
+
 #[test]
 fn vic_13_what_ran_in_a_terminal_is_started_in_the_background() {
     let lab = Lab::new();
@@ -44,6 +84,48 @@ fn vic_14_51_a_top_in_a_terminal_is_logged_and_stopped() {
     logs.expect("Mem:").expect("CPU:").expect("Load average:");
     lab.containervm(["stop", "top"]).finish().code(0);
     lab.serialmux(["wait", "top"]).finish().code(0).prints("143\n");
+}
+
+#[test]
+fn vic_18_23_29_43_79_what_a_container_sees_of_itself_and_is_asked_for() {
+    let lab = Lab::new();
+    let run = |options: &[&str], command: &[&str]| {
+        let all = [&["run", "--rm", "--boot", "direct"], options, &["busybox"], command].concat();
+        lab.start(lab.command("containervm", &all)).finish()
+    };
+    run(&[], &["fakeCommand"]).code(127).complains(&["fakeCommand", "not found in $PATH"]);
+    // It sees itself and nothing of the machine around it, least of all a key.
+    let seen = run(&[], &["ps", "auxww"]);
+    assert_eq!(seen.code(0).out().lines().count(), 2, "{seen:?}");
+    seen.shows("ps auxww");
+    let name = "hostname; hostname -d; grep -c vic.test /etc/hosts";
+    run(&["--hostname", "vic.test"], &["sh", "-c", name]).code(0).prints("vic.test\ntest\n1\n");
+    let listed = run(&[], &["ls", "/"]);
+    listed.code(0).shows("bin\n").shows("root\n").shows("var\n");
+    let all: String = (1..=128).map(|n| format!("{n}\n")).collect();
+    run(&[], &["sh", "-c", "seq 1 128 | xargs -n1 echo"]).code(0).prints(&all);
+}
+
+#[test]
+fn vic_36_38_39_49_62_what_is_not_there_is_said_so() {
+    let lab = Lab::new();
+    let empty = lab.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let refused = lab.containervm(["run", "--name", "none", &empty.to_string_lossy()]).finish();
+    refused.code(125).complains(&["no command"]);
+    let same = ["run", "--print-vmx", "--name", "same", "busybox", "true"];
+    let all: Vec<Program> = (0..4).map(|_| lab.containervm(same)).collect();
+    let all: Vec<_> = all.into_iter().map(Program::finish).collect();
+    let (made, refused): (Vec<_>, Vec<_>) = all.iter().partition(|it| it.status.success());
+    assert_eq!(made.len(), 1, "{all:?}");
+    refused.iter().for_each(|it| drop(it.code(125).complains(&["\"same\" is in use"]).out()));
+    lab.containervm(["start", "fakeContainer"]).finish().code(125).complains(&["fakeContainer"]);
+    // What was never started need not be stopped.
+    lab.containervm(["stop", "same"]).finish().code(0).prints("same\n");
+    let killed = lab.serialmux(["kill", "fakeContainer"]).finish();
+    killed.code(125).complains(&["no such container: fakeContainer"]);
+    let attached = lab.serialmux(["attach", "fakeContainer"]).finish();
+    attached.code(125).complains(&["no such container: fakeContainer"]);
 }
 
 /// The time, as `inspect` shows it, a little off.
@@ -102,6 +184,19 @@ fn vic_61_a_signal_reaches_the_process_and_not_its_children() {
     logs.expect("KillSignalParentHUP\n");
     lab.containervm(["stop", "-t", "1", "box"]).finish().code(0);
     lab.serialmux(["logs", "box"]).finish().code(0).prints("child\nKillSignalParentHUP\n");
+}
+
+#[test]
+fn vic_74_who_follows_the_last_lines_sees_what_a_signal_makes_it_say() {
+    let lab = Lab::new();
+    let script = "trap 'seq 11 20; exit' HUP; seq 1 10; while :; do sleep 0.1; done";
+    run_detached(&lab, "box", &["busybox", "sh", "-c", script]);
+    lab.serialmux(["logs", "-f", "box"]).expect("10\n");
+    lab.serialmux(["kill", "-s", "HUP", "box"]).finish().code(0);
+    let logs = lab.serialmux(["logs", "--tail", "5", "--follow", "box"]);
+    logs.expect("20\n");
+    let logs = logs.end();
+    assert!(logs.code(0).out().lines().count() >= 5, "{logs:?}");
 }
 
 #[test]

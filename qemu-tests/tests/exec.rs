@@ -270,7 +270,20 @@ fn a_paused_container_takes_no_exec_and_can_be_stopped() {
     lab.serialmux(["ps"]).finish().code(0).shows("paused");
     lab.serialmux(["pause", "box"]).finish().code(125).complains(&["paused"]);
     lab.serialmux(["exec", "box", "true"]).finish().code(125).complains(&["paused"]);
+    // It starts ten programs in a second, and now none: what it has used stays the same.
+    let used = || {
+        let shown = lab.serialmux(["stats", "--no-stream", "--json", "box"]).finish().code(0).out();
+        let stats: serde_json::Value = serde_json::from_str(shown.trim()).expect("JSON");
+        stats["cpu_us"].as_u64().expect("a number")
+    };
+    // Who is in the middle of a system call stops when that is done.
+    let mut last = 0;
+    while last != used() {
+        last = used();
+    }
+    assert!((0..20).all(|_| used() == last), "it goes on");
     lab.serialmux(["unpause", "box"]).finish().code(0);
+    while used() == last {}
     lab.serialmux(["unpause", "box"]).finish().code(125).complains(&["not paused"]);
     lab.serialmux(["exec", "box", "echo", "hi"]).finish().code(0).prints("hi\n");
     lab.serialmux(["pause", "box"]).finish().code(0);

@@ -92,6 +92,56 @@ fn links_in_place_of_the_usual_mounts_are_refused_by_name() {
 }
 
 #[test]
+fn links_in_place_of_etc_and_its_files_lead_into_the_image_or_are_refused() {
+    let lab = Lab::new();
+    let script = "read -r name </etc/hostname; [ ${#name} = 12 ] && echo named; [ -c /dev/null ] || echo no null";
+    let run = |name: &str, links: &[(&str, &str)]| {
+        let root = Root::new(&lab, name);
+        for (at, to) in links {
+            root.link(at, to);
+        }
+        root.run(["sh", "-c", script])
+    };
+    run("shm", &[("etc", "/dev/shm")]).code(0).prints("named\n");
+    run("up", &[("etc", "../../../../bin")]).code(0).prints("named\n");
+    run("proc", &[("etc", "/proc")]).code(125).prints("").complains(&["rootfs: make /etc/"]);
+    // The agent's own file, which lies outside of the root; and a circle.
+    let agent = run("agent", &[("etc/hosts", "/proc/self/exe")]);
+    agent.code(125).prints("").complains(&["rootfs: mount /etc/hosts"]);
+    let circle = run("circle", &[("etc/resolv.conf", "/etc/resolv.conf")]);
+    circle.code(125).prints("").complains(&["rootfs: ", "/etc/resolv.conf"]);
+    // It hides its own null device, and nobody else's.
+    run("null", &[("etc/hosts", "/dev/null")]).code(0).prints("named\nno null\n");
+}
+
+#[test]
+fn a_tmpfs_goes_where_links_lead_inside_of_the_root() {
+    let lab = Lab::new();
+    let root = Root::new(&lab, "memory");
+    root.link("up", "../../../../../bin").link("agent", "/proc/1/root/../..");
+    let dir = root.dir.to_string_lossy().into_owned();
+    let run = |tmpfs: &str| {
+        let script =
+            "while read -r a b c; do case $b in /bin*|/deep*) echo $b;; esac; done </proc/mounts";
+        let all = ["run", "--rm", "--boot", "direct", "--tmpfs", tmpfs, &dir, "sh", "-c", script];
+        lab.start(lab.command("containervm", &all)).finish()
+    };
+    run("/up/made").code(0).prints("/bin/made\n");
+    run("/deep/er").code(0).prints("/deep/er\n");
+    run("/agent/x").code(125).prints("").complains(&["rootfs: mount a tmpfs on /agent/x"]);
+}
+
+#[test]
+fn a_program_that_is_the_agent_itself_is_no_agent() {
+    let lab = Lab::new();
+    let root = Root::new(&lab, "selves");
+    root.link("bin/self", "/proc/self/exe");
+    root.run(["self"])
+        .code(2)
+        .complains(&["It runs as PID 1 of such a VM and does nothing elsewhere"]);
+}
+
+#[test]
 fn a_working_directory_outside_of_the_root_is_refused() {
     let lab = Lab::new();
     let root = Root::new(&lab, "cwd");

@@ -100,6 +100,14 @@ fn what_a_container_uses_is_measured() {
     assert!(number("memory") > 0 && number("memory") < number("memory_limit"), "{found}");
     assert_eq!((number("tasks"), number("processors")), (1, 1), "{found}");
     assert!(number("cpu_us") > 0, "{found}");
+    // The machine's network is the container's: what is asked of QEMU's gateway is counted, and its answer.
+    let (received, sent) = (number("network_received"), number("network_sent"));
+    shell.does("ping -c 3 -s 1000 10.0.2.2");
+    let json = mux(&lab, &["stats", "--no-stream", "--json", "used"]);
+    let found: serde_json::Value = serde_json::from_str(json.code(0).out().trim()).unwrap();
+    for (key, before) in [("network_received", received), ("network_sent", sent)] {
+        assert!(found[key].as_u64().unwrap() >= before + 3000, "{key}: {found}");
+    }
     // VIC 6.2, case 152: who is not there is told of, and the others are shown.
     let both = mux(&lab, &["stats", "--no-stream", "nobody", "used"]);
     both.code(125).shows("used").complains(&["no such container: nobody"]);
@@ -159,6 +167,37 @@ fn a_tree_comes_out_and_goes_in_as_it_is() {
     // Without -a, all is root's.
     mux(&lab, &["cp", &out.join("suid").to_string_lossy(), "tree:/root-suid"]).code(0);
     shell.does("[ \"$(stat -c '%u %g' /root-suid)\" = '0 0' ]");
+    shell.ends();
+}
+
+#[test]
+fn extended_attributes_go_in_and_come_out() {
+    let lab = Lab::new();
+    let shell = Shell::start(&lab, "marked");
+    // A capability of a file: version 2, effective, cap_net_raw (capabilities(7)).
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let marks: [(&str, &[u8]); 2] =
+        [("SCHILY.xattr.user.color", b"blue"), ("SCHILY.xattr.security.capability", &capability)];
+    let mut builder = tar::Builder::new(Vec::new());
+    let extensions = builder.append_pax_extensions(marks);
+    extensions.unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
+    builder.append_data(&mut header, "ping", &b"ping\n"[..]).unwrap();
+    bytes_of(&lab, &["cp", "-", "marked:/tmp"], &builder.into_inner().unwrap());
+    let archive = bytes_of(&lab, &["cp", "marked:/tmp/ping", "-"], b"");
+    let mut archive = tar::Archive::new(&archive[..]);
+    let mut found = archive.entries().unwrap().next().unwrap().unwrap();
+    let extensions = found.pax_extensions().unwrap().unwrap().map(Result::unwrap);
+    let extensions: Vec<(String, Vec<u8>)> =
+        extensions.map(|it| (it.key().unwrap().to_owned(), it.value_bytes().to_vec())).collect();
+    for (key, value) in marks {
+        assert!(extensions.contains(&(key.to_owned(), value.to_vec())), "{key}: {extensions:?}");
+    }
     shell.ends();
 }
 
@@ -379,20 +418,11 @@ fn memory_that_runs_out_is_an_event() {
     events.expect("container create").expect("container start").expect("container oom");
     events.expect("container die").expect("exitCode=137");
     let since = mux(&lab, &["events", "--json", "--since", "1h", "--until", "0s"]);
-    assert!(since.code(0).out().contains("\"action\":\"oom\""), "{}", since.out());
+    let since = since.code(0).out();
+    let oom = since.lines().find(|line| line.contains("\"action\":\"oom\"")).expect("it is told");
+    let oom: serde_json::Value = serde_json::from_str(oom).unwrap();
+    assert_eq!(oom["attributes"]["kills"], "1", "{oom}");
     drop(daemon);
-}
-
-/// What has happened so far: action and exit code, in the order it was told.
-fn happened(lab: &Lab) -> Vec<String> {
-    let since = mux(lab, &["events", "--json", "--since", "1h", "--until", "0s"]);
-    let lines = since.code(0).out();
-    let show = |line: &str| {
-        let event: serde_json::Value = serde_json::from_str(line).unwrap();
-        let code = event["attributes"]["exitCode"].as_str().map(|code| format!(" {code}"));
-        format!("{}{}", event["action"].as_str().unwrap(), code.unwrap_or_default())
-    };
-    lines.lines().map(show).collect()
 }
 
 /// With VIC 6.2, case 64.
@@ -417,21 +447,22 @@ fn what_happens_is_told_in_dockers_words_vic_64() {
     again.expect("up\n").expect("up\n");
     mux(&lab, &["ps"]).code(0).shows("running");
     let left = lab.serialmux(["exec", "box", "sleep", "1000"]);
-    while happened(&lab).last().unwrap() != "exec_start" {}
+    while lab.events().last().unwrap() != "exec_start" {}
     lab.containervm(["stop", "box"]).finish().code(0);
     left.end().code(137);
     let lists = [
         "create,start,exec_create,exec_start,exec_die 0,exec_create,exec_start,exec_die 3",
-        "exec_create,exec_die 127,pause,unpause,kill,die 4,stop,start,restart",
+        "exec_create,exec_die 127,pause,unpause,kill 10,kill 15,die 4,stop,start,restart",
         "exec_create,exec_start",
     ];
     let expected: Vec<&str> = lists.iter().flat_map(|list| list.split(',')).collect();
-    let mut found = happened(&lab);
+    let mut found = lab.events();
     // Which of the three ends is told first is up to the kernel, which ends the processes.
     let mut ends = found.split_off(expected.len());
+    assert_eq!(ends[0], "kill 15", "{ends:?}");
     ends.sort();
     assert_eq!(found, expected);
-    assert_eq!(ends, ["die 4", "exec_die 137", "stop"]);
+    assert_eq!(ends, ["die 4", "exec_die 137", "kill 15", "stop"]);
 }
 
 #[test]
@@ -449,6 +480,8 @@ fn an_agent_tells_how_it_is_while_its_container_is_wedged() {
             .shows("round trip")
             .shows("MemAvailable");
         debug.shows("pids.current").shows("tether").shows("offset from here");
+        // Queues, and the last lines of the agent's log.
+        debug.shows("message bytes waiting").shows("runs as process");
     }
     mux(&lab, &["stats", "--no-stream", "bomb"]).code(0);
     lab.serialmux(["kill", "bomb"]).finish().code(0);

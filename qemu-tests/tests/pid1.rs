@@ -7,7 +7,6 @@ use qemu_tests::{Lab, Monitor, Program};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -131,14 +130,13 @@ fn hogs_of_memory_that_come_again_and_again_leave_it_to_be_looked_after() {
 #[test]
 fn a_full_disk_leaves_the_agent_alive() {
     let lab = Lab::new();
-    let script = "dd if=/dev/zero of=/fill bs=1M 2>&1 | grep -c 'No space'; echo more 2>/dev/null >/y || echo full; \
-                  read -r line; exit 9";
+    let script = "trap 'exit 9' TERM; dd if=/dev/zero of=/fill bs=1M 2>&1 | grep -c 'No space'; \
+                  echo more 2>/dev/null >/y || echo full; while :; do sleep 1000 & wait $!; done";
     let filled = [
         "--boot",
         "direct",
         "--name",
         "filled",
-        "-i",
         "--disk-size",
         "200m",
         "busybox",
@@ -146,13 +144,13 @@ fn a_full_disk_leaves_the_agent_alive() {
         "-c",
         script,
     ];
-    let mut filled = lab.begin(filled);
+    let filled = lab.begin(filled);
     filled.expect("1\nfull\n");
     lab.serialmux(["logs", "filled"]).finish().code(0).prints("1\nfull\n");
     let fails = lab.serialmux(["exec", "filled", "sh", "-c", "echo here; echo x >/z"]).finish();
     fails.code(1).prints("here\n").complains(&["No space left"]);
-    filled.write("on\n");
-    filled.finish().code(9);
+    lab.serialmux(["stop", "filled"]).finish().code(0);
+    filled.end().code(9).prints("1\nfull\n");
 }
 
 /// Asserts that a VM's disk needs no repair, not even a replay of its journal.
@@ -283,6 +281,37 @@ fn the_clock_and_the_random_generator_are_the_multiplexers() {
 }
 
 #[test]
+fn a_clock_that_stood_still_is_set_again_while_the_container_runs() {
+    let lab = Lab::new();
+    let vm = lab.begin([
+        "--boot",
+        "direct",
+        "--name",
+        "late",
+        "busybox",
+        "sh",
+        "-c",
+        "echo up; exec sleep 1000",
+    ]);
+    vm.expect("up\n");
+    let console = lab.console("late");
+    console.expect("runs as process");
+    let mut monitor = Monitor::connect(&lab.vm("late")).unwrap();
+    monitor.execute("stop", &json!({})).unwrap();
+    // Meanwhile a whole life of another VM fits in: seconds, which this one's clock does not count.
+    lab.run(["--boot", "direct", "busybox", "true"]).code(0);
+    monitor.execute("cont", &json!({})).unwrap();
+    console.expect("the clock was wrong and is set: +");
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let before = now();
+    let told = lab.serialmux(["exec", "late", "date", "+%s"]).finish().code(0).out();
+    let (told, after): (u64, u64) = (told.trim().parse().unwrap(), now());
+    assert!((before - 1..=after + 1).contains(&told), "{told} in the VM, {before} to {after} here");
+    lab.serialmux(["kill", "late"]).finish().code(0);
+    vm.end().code(137);
+}
+
+#[test]
 fn added_processors_and_memory_are_taken_into_use() {
     let lab = Lab::new();
     let script = "total() { while read -r k n u; do [ $k = MemTotal: ] && echo $n && return; done </proc/meminfo; }; \
@@ -313,10 +342,27 @@ fn added_processors_and_memory_are_taken_into_use() {
 #[test]
 fn a_panic_of_the_agent_is_told_and_ends_the_vm() {
     let lab = Lab::new();
-    let edits = "-append:*) arg=\"$arg tether.panic=1\";;";
-    let all = ["--name", "panics", "busybox", "sh", "-c", "sleep 1000"];
-    let panics = run_changed(&lab, edits, &all).finish();
-    panics.code(137).complains(&["panic at ", "tether.panic on the kernel command line"]);
-    await_power_off(&lab);
-    assert!(Path::new(&lab.vm("panics")).join("console.log").exists());
+    let edits = "-append:*) arg=\"$arg tether.panic=reload\";;";
+    let script = "(while :; do echo more >>/data; done) & echo up; sleep 1000";
+    for pipe in ["uart", "virtio"] {
+        let all = ["--name", pipe, "--pipe", pipe, "busybox", "sh", "-c", script];
+        let panics = run_changed(&lab, edits, &all);
+        panics.expect("up\n");
+        let exec = lab.serialmux(["exec", pipe, "sh", "-c", "echo go; exec sleep 1000"]);
+        exec.expect("go\n");
+        lab.serialmux(["reload", pipe]).finish().code(125);
+        let asks = "tether.panic on the kernel command line asks for it";
+        panics.finish().code(137).prints("up\n").complains(&["panic at ", asks]);
+        exec.end().code(125);
+        // By the link, not by what somebody has found on the console; and as it is to be after any end.
+        let exit = &lab.inspect(pipe)["exit"];
+        assert_eq!(exit["code"], 137, "{exit}");
+        assert!(exit["error"].as_str().unwrap().starts_with("panic at "), "{exit}");
+        lab.serialmux(["wait", pipe]).finish().code(0).prints("137\n");
+        await_power_off(&lab);
+        let console = console(&lab, pipe);
+        assert!(console.contains("error: panic at "), "{console}");
+        assert!(console.contains("tether: power off"), "{console}");
+        assert_clean(&lab, pipe);
+    }
 }

@@ -33,16 +33,17 @@ fn a_process_that_is_always_run_again_keeps_its_files_and_ends_by_a_stop() {
     // The trap first: a stop may come as soon as the line is out.
     let script = "trap 'echo bye; exit 0' TERM; n=$(cat /count 2>/dev/null); n=$((n+1)); \
                   echo $n >/count; echo run $n; test $n -ge 3 || exit 0; while :; do sleep 0.1; done";
-    let all =
-        ["--name", "always", "--restart", "always", "--boot", "direct", "busybox", "sh", "-c"];
-    let mut all = all.to_vec();
-    all.push(script);
-    let always = lab.start(lab.command("containervm", &[&["run"][..], &all].concat()));
-    always.expect("run 1\n").expect("run 2\n").expect("run 3\n");
-    lab.containervm(["stop", "always"]).finish().code(0).prints("always\n");
-    always.end().code(0).prints("run 1\nrun 2\nrun 3\nbye\n");
-    // VIC 49 and Docker: what is not running need not be stopped.
-    lab.serialmux(["stop", "always"]).finish().code(0);
+    for policy in ["always", "unless-stopped"] {
+        let run = ["run", "--name", policy, "--restart", policy, "--boot", "direct"];
+        let all = [&run[..], &["busybox", "sh", "-c", script]].concat();
+        let vm = lab.start(lab.command("containervm", &all));
+        vm.expect("run 1\n").expect("run 2\n").expect("run 3\n");
+        lab.containervm(["stop", policy]).finish().code(0).prints(&format!("{policy}\n"));
+        vm.end().code(0).prints("run 1\nrun 2\nrun 3\nbye\n");
+        assert_eq!(lab.inspect(policy)["restarts"], 2);
+        // As with Docker: what is not running need not be stopped.
+        lab.serialmux(["stop", policy]).finish().code(0);
+    }
     lab.containervm(["run", "--restart", "sometimes", "busybox", "true"]).finish().code(125);
 }
 
@@ -63,8 +64,15 @@ fn a_process_that_does_not_heed_its_stop_signal_is_killed_vic_52_to_54() {
         script,
     ]);
     stubborn.expect("up\n");
+    // Somebody who keeps the daemon, and so what has happened, when the VM is gone.
+    let events = lab.serialmux(["events", "--since", "1h", "stubborn"]);
     lab.serialmux(["stop", "-t", "2", "stubborn"]).finish().code(0);
     stubborn.end().code(137).prints("up\nStopSignalHUP\n");
+    events.expect("container stop");
+    // As with Docker, each signal is told, then the end, then that somebody asked for it.
+    let told = lab.events();
+    let told: Vec<&str> = told.iter().map(String::as_str).filter(|it| *it != "destroy").collect();
+    assert_eq!(told, ["create", "start", "kill 1", "kill 9", "die 137", "stop"]);
 }
 
 #[test]
@@ -102,4 +110,25 @@ fn a_process_waits_for_somebody_and_nothing_else_does() {
     lab.console("lonely").expect("waits until somebody is attached");
     lab.serialmux(["stop", "lonely"]).finish().code(0);
     lab.serialmux(["wait", "lonely"]).finish().code(0).prints("143\n");
+}
+
+#[test]
+fn what_a_process_is_sent_before_its_start_waits_for_it() {
+    let lab = Lab::new();
+    let waits = |name: &str, options: &[&str], command: &[&str]| {
+        let run = ["run", "-d", "--wait-for-attach", "--name", name, "--boot", "direct"];
+        let all = [&run[..], options, &["busybox"], command].concat();
+        lab.start(lab.command("containervm", &all)).finish().code(0);
+        lab.console(name).expect("waits until somebody is attached");
+    };
+    waits("sized", &["-t"], &["stty", "size"]);
+    lab.serialmux(["resize", "sized", "33", "44"]).finish().code(0);
+    lab.serialmux(["attach", "--no-stdin", "sized"]).finish().code(0).prints("33 44\r\n");
+    // Under an init, as process 1 of a namespace ends by no signal that it does not heed.
+    waits("signaled", &["--init"], &["sleep", "1000"]);
+    lab.serialmux(["kill", "-s", "USR1", "signaled"]).finish().code(0);
+    lab.serialmux(["attach", "--no-stdin", "signaled"]).finish().code(128 + 10);
+    waits("killed", &[], &["sleep", "1000"]);
+    lab.serialmux(["kill", "killed"]).finish().code(0);
+    lab.serialmux(["attach", "--no-stdin", "killed"]).finish().code(137);
 }

@@ -48,6 +48,9 @@ mod requests;
 /// How long a machine that is asked to stop goes on offering what the multiplexer has not taken.
 const STOP_LINGER: Duration = Duration::from_secs(2);
 
+/// The exit code of a process that SIGKILL ended, as what runs in a machine that is switched off.
+const KILLED: i32 = 128 + libc::SIGKILL;
+
 /// The cgroup of the container's processes.
 const CGROUP: &str = "container";
 /// How long a machine that is asked to stop waits for a process to end: the grace of its stop signal, and as
@@ -136,12 +139,13 @@ struct Agent {
 }
 
 /// Runs the machine from its pseudo file systems to the end of its session. Returns when it is time to power
-/// off, or to start again.
+/// off, or to start again. With `last_words`, the end of an earlier life of the agent in this machine, nothing is
+/// run: they are told, as a fault of the config would be.
 ///
 /// # Errors
 ///
 /// [`AgentError`]: why there was nothing to run, or no way to go on.
-pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
+pub async fn run(switches: &Switches, last_words: Option<String>) -> Result<Ending, AgentError> {
     let kernel = |step| move |error| AgentError::Kernel { step, error };
     let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
@@ -149,13 +153,14 @@ pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
     let mut hardware = Hardware::begin();
     let config = Config::find(&mut hardware, &uevents).await?;
     console::set_debug(config.spec.diagnostics.debug);
-    let complaint = config.complaint();
+    let panicked = last_words.map(|words| (KILLED, words));
+    let complaint = panicked.or_else(|| config.complaint().map(|text| (GENERAL.into(), text)));
     if complaint.is_none() {
         hardware.start_disks();
     }
     let mut agent = Agent::new(switches, hardware, uevents, config)?;
-    if let Some(text) = complaint {
-        agent.refuse(text)?;
+    if let Some((code, text)) = complaint {
+        agent.refuse(code, text)?;
     } else {
         agent.seek_networks()?;
         agent.seek_disks(switches.disk_timeout)?;
@@ -221,12 +226,12 @@ impl Agent {
     }
 
     /// Runs nothing, and has the multiplexer told why: that needs a key.
-    fn refuse(&mut self, complaint: String) -> Result<(), AgentError> {
+    fn refuse(&mut self, code: i32, complaint: String) -> Result<(), AgentError> {
         if self.spec.key.0.is_empty() && self.spec.link.protection == guestinfo::Protection::Sealed
         {
             return Err(AgentError::Config(complaint));
         }
-        self.sessions.report_failure(GENERAL.into(), complaint, &mut self.uplink);
+        self.sessions.report_failure(code, complaint, &mut self.uplink);
         Ok(())
     }
 
@@ -423,7 +428,7 @@ impl Agent {
         {
             let text =
                 "the process does not end, not even by SIGKILL; the machine stops without it";
-            self.sessions.report_failure(128 + libc::SIGKILL, text.to_owned(), &mut self.uplink);
+            self.sessions.report_failure(KILLED, text.to_owned(), &mut self.uplink);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! [`boot`] brings the machine up to the point where the container's disk is found; [`sessions`] holds all that
 //! runs, [`session`] is the life of one, [`rootfs`] and [`process`] turn its config into a running program;
 //! [`stdio`], [`relay`], [`uplink`], [`pipes`], [`ladder`] and [`mod@line`] carry
-//! its bytes; [`power`] ends it all.
+//! its bytes; [`power`] ends it all, also after a panic ([`afterlife`]).
 //!
 //! # What is deliberately absent
 //!
@@ -15,6 +15,7 @@
 //! agent and kernel modules, nothing else. No state on the container's disk: what the agent writes for the
 //! container lives in memory and is mounted over the image.
 
+pub mod afterlife;
 pub mod agent;
 pub mod alarm;
 pub mod boot;
@@ -66,10 +67,15 @@ use boot::filesystems;
 /// Runs the machine as its PID 1 and powers it off at the end, whatever happens.
 pub fn run() -> ! {
     power::guard();
-    let mounted = filesystems::mount_all();
-    let switches = Switches::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let last_words = afterlife::last_words();
+    // All is mounted in a second life.
+    let mounted = if last_words.is_none() { filesystems::mount_all() } else { Ok(()) };
+    let mut switches = Switches::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
     console::start(switches.log);
     info!("tether {} starts", env!("CARGO_PKG_VERSION"));
+    if last_words.is_some() {
+        switches.panics_at_reload = false;
+    }
     for word in &switches.unknown {
         warn!("kernel command line: {word} is not understood and ignored");
     }
@@ -86,7 +92,7 @@ pub fn run() -> ! {
     hotplug::prefer_automatic(Path::new(hotplug::SYS));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(agent::run(&switches)),
+        Ok(runtime) => runtime.block_on(agent::run(&switches, last_words)),
         Err(error) => Err(agent::AgentError::Kernel { step: "make an event loop", error }),
     };
     match outcome {

@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::panic::{self, PanicHookInfo};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,9 +18,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::{Pid, getpid, sync};
+use nix::unistd::{Pid, sync};
 use tracing::{error, info, warn};
 
+use crate::afterlife;
 use crate::reap;
 use crate::sys::{self, Cloned};
 
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const DISK_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The same after a panic, when what counts is that the machine stops.
-const PANIC_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PANIC_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends all processes, writes everything to disk and powers off.
 pub fn off() -> ! {
@@ -127,7 +127,7 @@ fn release(disks: &[String]) {
 }
 
 /// Does something that may hang in the kernel, in a process of its own, and waits for no longer than `limit`.
-fn within(limit: Duration, work: impl FnOnce()) {
+pub(crate) fn within(limit: Duration, work: impl FnOnce()) {
     match sys::clone_process(0, None) {
         Ok(Cloned::Child) => {
             work();
@@ -171,7 +171,7 @@ fn await_children(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
 }
 
 /// Powers off now.
-fn cut() -> ! {
+pub(crate) fn cut() -> ! {
     let refused = reboot(RebootMode::RB_POWER_OFF);
     // Only a machine without a power switch gets here; stopping is the next best thing.
     error!("power off refused: {refused:?}");
@@ -184,24 +184,9 @@ fn cut() -> ! {
 /// Makes a panic report itself and then power off, and Ctrl-Alt-Del an ordered stop (as SIGINT) instead of
 /// an instant reset. For PID 1 only.
 pub fn guard() {
-    panic::set_hook(Box::new(report_panic));
+    afterlife::guard();
     // Refused only outside a machine of one's own.
     let _refused = set_cad_enabled(false);
-}
-
-/// The last line of the console is what the host's side tells of a VM that ends without an exit record, so
-/// the panic is the last thing that is said, and in one line.
-fn report_panic(info: &PanicHookInfo<'_>) {
-    let text = info.payload_as_str().unwrap_or("no text").replace('\n', " ");
-    let place = info.location().map(ToString::to_string).unwrap_or_default();
-    // The child of a clone shares this hook until its exec; only PID 1 of the machine has a power switch,
-    // and inside a PID namespace the child is PID 1 too, but its reboot ends only the namespace (pid_namespaces(7)).
-    if getpid() == Pid::from_raw(1) {
-        within(PANIC_PATIENCE, sync);
-        error!("panic at {place}: {text}; this is a defect of the agent, the machine stops");
-        cut();
-    }
-    error!("panic at {place}: {text}");
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! A container may use all of its VM; but a fork bomb, a memory hog or a full `/dev/shm` must leave the agent
 //! able to tell of it and to end it. Three things see to that: the container's cgroup has bounds a little
 //! below the kernel's own, so that the container meets its bound first; the agent is in a cgroup of its own
-//! with a guaranteed share of memory and a high weight for processor time; and the kernel never chooses the
-//! agent when it must kill for memory. The numbers are in [`Bounds::of`].
+//! with a guaranteed share of memory and a high weight for processor time; and the kernel never chooses process 1
+//! of a machine when it must kill for memory (`oom_unkillable_task`). The numbers are in [`Bounds::of`].
 
 use std::fs;
 use std::path::Path;
@@ -116,8 +116,6 @@ impl Bounds {
 pub fn protect_agent(tree: &Path) {
     let own = tree.join("agent");
     let wishes = [
-        // The kernel ends any other process first.
-        (Path::new("/proc/self/oom_score_adj").to_owned(), "-1000".to_owned()),
         (own.join("memory.min"), AGENT_MEMORY.to_string()),
         (own.join("cpu.weight"), AGENT_WEIGHT.to_string()),
         (own.join("cgroup.procs"), std::process::id().to_string()),

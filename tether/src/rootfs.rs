@@ -41,6 +41,8 @@ const ETC: &str = "/run/tether/etc";
 
 /// The most that is read of a file of the image.
 const MAX_SMALL_FILE: u64 = 1 << 20;
+/// Bytes of a buffer that are free when all is read.
+const SPARE: usize = 64;
 /// What a link may lead to can also be a file that only looks regular: reading `/proc/kmsg` would wait.
 const ODD: libc::c_int = libc::O_NOCTTY | libc::O_NONBLOCK;
 /// As many links as the kernel follows in one path (`MAXSYMLINKS`).
@@ -214,13 +216,19 @@ impl Rootfs {
 /// Reads a file of the image that is small by nature: at most 1 MiB, and only when it is a regular file; an
 /// absent or odd one reads as empty.
 pub fn read_small(path: &str) -> String {
-    let regular = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let regular = fs::metadata(path).ok().filter(fs::Metadata::is_file);
     let mut bytes = Vec::new();
-    if regular && let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(ODD).open(path) {
+    if let Some(metadata) = regular
+        && let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(ODD).open(path)
+    {
+        // With room to spare, so that one read finds all and the next one nothing.
+        let expected = metadata.len().min(MAX_SMALL_FILE);
+        bytes.reserve(usize::try_from(expected).unwrap_or(0) + SPARE);
         // A read error leaves what was read: the lookup then says what is missing.
         let _partial = file.take(MAX_SMALL_FILE).read_to_end(&mut bytes);
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8(bytes)
+        .unwrap_or_else(|odd| String::from_utf8_lossy(odd.as_bytes()).into_owned())
 }
 
 fn write_etc(etc: &EtcFiles) -> io::Result<Vec<&'static str>> {

@@ -344,13 +344,33 @@ impl Sessions {
         uplink: &mut Uplink,
     ) -> Result<(), RequestError> {
         let key = self.key(id)?;
-        let sent = self.with(key, uplink, |session, _| session.signal(number));
+        let sent = self.with(key, uplink, |session, teller| session.signal(number, teller));
         sent.ok_or(RequestError::Ended)??;
         // A frozen process ends only when it is let go, and who kills means it.
         if number == libc::SIGKILL && self.is_paused() {
             return self.unpause(uplink);
         }
         Ok(())
+    }
+
+    /// Sends a signal to the container's own process, or to all in its group.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn signal_first(
+        &mut self,
+        number: i32,
+        group: bool,
+        uplink: &mut Uplink,
+    ) -> Result<(), RequestError> {
+        if !group {
+            let id = self.first().id().to_owned();
+            return self.signal(&id, number, uplink);
+        }
+        let act =
+            |session: &mut Session, teller: &mut Teller<'_>| session.signal_group(number, teller);
+        self.with(FIRST, uplink, act).ok_or(RequestError::Ended)?
     }
 
     /// Sets the size of a session's terminal.

@@ -7,8 +7,10 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
@@ -85,14 +87,26 @@ pub fn clone_process(flags: libc::c_int, cgroup: Option<&OwnedFd>) -> Result<Clo
     // gets a copy of the memory, and with one thread (checked above) no lock is held by anyone else in it.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) };
     match Errno::result(result)? {
-        0 => Ok(Cloned::Child),
+        0 => {
+            IS_A_COPY.store(true, Ordering::Relaxed);
+            Ok(Cloned::Child)
+        }
         pid => Ok(Cloned::Parent(Pid::from_raw(i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?))),
     }
 }
 
-/// Whether this process has exactly one thread.
+/// Set in the child's memory only.
+static IS_A_COPY: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process was made by [`clone_process`]. Its number does not tell: it may be 1 in a namespace.
+pub fn is_a_copy() -> bool {
+    IS_A_COPY.load(Ordering::Relaxed)
+}
+
+/// Whether this process has exactly one thread: only then may that one leave its group, in which it is alone, so that
+/// nothing changes (unshare(2)). To read `/proc/self/task` takes a hundred times as long.
 fn single_threaded() -> bool {
-    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+    unshare(CloneFlags::CLONE_THREAD).is_ok()
 }
 
 /// Ends this process at once: no destructors, no exit handlers. For the child of [`clone_process`].

@@ -26,8 +26,8 @@ pub struct Upkeep {
     container: Option<PathBuf>,
     /// Memory that was taken before the container started, bytes.
     taken: Option<u64>,
-    /// When to fail on purpose.
-    panic_at: Option<Instant>,
+    /// Whether to fail on purpose.
+    panics_at_reload: bool,
 }
 
 impl Upkeep {
@@ -38,24 +38,27 @@ impl Upkeep {
             is_sealed: spec.link.protection == Protection::Sealed,
             container: None,
             taken: None,
-            panic_at: switches.panic_after.map(|after| Instant::now() + after),
+            panics_at_reload: switches.panics_at_reload,
         }
     }
 
     /// Does what is due.
+    pub fn turn(&mut self, uplink: &mut Uplink) {
+        self.clock.turn(uplink);
+    }
+
+    /// The config is about to be read again.
     ///
     /// # Panics
     ///
     /// When the kernel command line asks for it.
-    pub fn turn(&mut self, uplink: &mut Uplink) {
-        self.clock.turn(uplink);
-        let is_due = self.panic_at.is_some_and(|at| at <= Instant::now());
-        assert!(!is_due, "tether.panic on the kernel command line asks for it");
+    pub fn before_reload(&self) {
+        assert!(!self.panics_at_reload, "tether.panic on the kernel command line asks for it");
     }
 
     /// When the next [`Self::turn`] is due even if nothing happens.
     pub fn deadline(&self) -> Option<Instant> {
-        [self.clock.deadline(), self.panic_at].into_iter().flatten().min()
+        self.clock.deadline()
     }
 
     /// Takes a message if it is about one of these duties; whether it was.

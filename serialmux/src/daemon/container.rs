@@ -47,7 +47,7 @@ use std::sync::Arc;
 use streams::Streams;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use wire::message::inside::{Happening, OutOfMemory, What};
+use wire::message::inside::{Happening, OutOfMemory, Signaled, What};
 use wire::message::upkeep::{AskTime, Seed, Time};
 use wire::message::{Label, label, mux};
 use wire::{ChannelId, Event, Instant, Link, LinkConfig, Transport};
@@ -566,7 +566,7 @@ impl Container {
                 "the VM ended without an exit status{}{text}",
                 if text.is_empty() { "" } else { ": " }
             );
-            self.exited(Exit { code: 137, error, time_us: clock::wall_us() });
+            self.exited(Exit { code: 137, error, time_us: clock::wall_us(), process: None });
             self.save();
         }
         if let Some(exit) = &self.state.exit {

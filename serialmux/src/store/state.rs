@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use wire::message::guest::{Exited, Failed, OutputEnd};
 
 /// What a container was registered with. Written once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,44 @@ pub struct Exit {
     pub error: String,
     /// When, µs since the Unix epoch.
     pub time_us: u64,
+    /// How the process itself ended; absent if it never ran, or if nobody could tell any more.
+    #[serde(default)]
+    pub process: Option<ProcessEnd>,
+}
+
+/// How a process ended, beside its code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessEnd {
+    /// The signal that ended it; 0 if none did.
+    pub signal: i32,
+    /// Whether a core was dumped.
+    pub core_dumped: bool,
+    /// The status as `waitpid` gave it in the VM.
+    pub raw_status: i32,
+    /// Whether the kernel killed it for memory.
+    pub oom_killed: bool,
+    /// Its output: `drained`, `abandoned` to something that held it open, or `truncated`.
+    pub output: String,
+}
+
+impl From<&Exited> for Exit {
+    fn from(exited: &Exited) -> Self {
+        let Exited { code, signal, core_dumped, raw_status, oom_killed, exited_us, .. } = *exited;
+        let output = match exited.output_end() {
+            OutputEnd::Drained => "drained",
+            OutputEnd::Abandoned => "abandoned",
+            OutputEnd::Truncated => "truncated",
+        };
+        let output = output.to_owned();
+        let process = ProcessEnd { signal, core_dumped, raw_status, oom_killed, output };
+        Self { code, error: String::new(), time_us: exited_us, process: Some(process) }
+    }
+}
+
+impl From<Failed> for Exit {
+    fn from(Failed { code, text: error, time_us, .. }: Failed) -> Self {
+        Self { code, error, time_us, process: None }
+    }
 }
 
 /// Reads a file that [`save`] wrote; `None` if there is none.
@@ -95,6 +134,18 @@ pub fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temp, path)?;
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_an_older_daemon_has_written_down_is_read() {
+        let old = r#"{"code": 7, "error": "", "time_us": 5}"#;
+        let exit: Exit = serde_json::from_str(old).unwrap();
+        assert_eq!(exit, Exit { code: 7, error: String::new(), time_us: 5, process: None });
+    }
 }
 
 mod hex {

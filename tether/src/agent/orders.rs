@@ -60,9 +60,7 @@ impl Agent {
         let Some(number) = signal::number(name) else {
             return warn!("the host asks for signal {name:?}, which does not exist");
         };
-        let session = self.sessions.first_mut();
-        let sent = if group { session.signal_group(number) } else { session.signal(number) };
-        match sent {
+        match self.sessions.signal_first(number, group, &mut self.uplink) {
             Ok(()) => info!("signal {number} sent for the host"),
             Err(error) => warn!("signal {number} for the host: {error}"),
         }

@@ -38,6 +38,7 @@ impl Agent {
     /// the report.
     pub(super) fn reload(&mut self) -> Result<(), String> {
         info!("the config is read again");
+        self.upkeep.before_reload();
         let read = Config::find_again().map_err(|nowhere| nowhere.to_string());
         let read = read.and_then(|config| match config.complaint() {
             None => Ok(config),

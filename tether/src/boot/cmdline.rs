@@ -1,7 +1,7 @@
 //! The few switches that must be known before any config is read, from the kernel command line.
 //!
 //! `tether.disk_timeout=SECONDS` (default 30): how long to wait for the disk labeled `containerfs`.
-//! `tether.panic=SECONDS`: has the agent fail on purpose that long after its start, to see what comes of it.
+//! `tether.panic=reload`: has the agent fail on purpose when it is to read its config again, to see what comes of it.
 //! `tether.log=error|warn|info|debug|trace` (default info): how much the log says.
 
 use std::time::Duration;
@@ -13,8 +13,8 @@ use tracing::Level;
 pub struct Switches {
     /// How long to wait for the container's disk.
     pub disk_timeout: Duration,
-    /// When to fail on purpose; never if absent.
-    pub panic_after: Option<Duration>,
+    /// Whether to fail on purpose instead of reading the config again.
+    pub panics_at_reload: bool,
     /// The most detailed level that is logged.
     pub log: Level,
     /// Switches named `tether.*` that were not understood, to be warned about.
@@ -25,7 +25,7 @@ impl Default for Switches {
     fn default() -> Self {
         Self {
             disk_timeout: Duration::from_secs(30),
-            panic_after: None,
+            panics_at_reload: false,
             log: Level::INFO,
             unknown: Vec::new(),
         }
@@ -53,10 +53,7 @@ impl Switches {
                 let seconds: u64 = value.parse().ok()?;
                 self.disk_timeout = Duration::from_secs(seconds.min(3600));
             }
-            ("panic", value) => {
-                let seconds: u64 = value.parse().ok()?;
-                self.panic_after = Some(Duration::from_secs(seconds.min(3600)));
-            }
+            ("panic", "reload") => self.panics_at_reload = true,
             ("log", value) => self.log = value.parse().ok()?,
             _ => return None,
         }
@@ -71,21 +68,19 @@ mod tests {
     #[test]
     fn switches_are_found_between_other_words() {
         let switches = Switches::parse(
-            "console=ttyS1 tether.disk_timeout=3 quiet tether.log=trace tether.panic=0 panic=-1\n",
+            "console=ttyS1 tether.disk_timeout=3 quiet tether.log=trace tether.panic=reload panic=-1\n",
         );
         assert_eq!(switches.disk_timeout, Duration::from_secs(3));
         assert_eq!(switches.log, Level::TRACE);
-        assert_eq!(switches.panic_after, Some(Duration::ZERO));
+        assert!(switches.panics_at_reload);
         assert!(switches.unknown.is_empty());
     }
 
     #[test]
     fn what_is_not_understood_keeps_its_default_and_is_named() {
-        let switches = Switches::parse("tether.disk_timeout=soon tether.log tether.color=red");
+        let switches = Switches::parse("tether.disk_timeout=soon tether.log tether.panic=5");
         assert_eq!(switches.disk_timeout, Duration::from_secs(30));
-        assert_eq!(
-            switches.unknown,
-            ["tether.disk_timeout=soon", "tether.log", "tether.color=red"]
-        );
+        assert!(!switches.panics_at_reload);
+        assert_eq!(switches.unknown, ["tether.disk_timeout=soon", "tether.log", "tether.panic=5"]);
     }
 }

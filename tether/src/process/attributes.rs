@@ -48,12 +48,16 @@ impl From<&ProcessSpec> for Attributes {
 }
 
 impl Attributes {
-    /// Sets the OOM score. To be called where `/proc` is still the agent's own: an image's may be anything.
+    /// Sets the OOM score, unless it is the one that the agent itself has, as the kernel started it. To be called
+    /// where `/proc` is still the agent's own: an image's may be anything.
     ///
     /// # Errors
     ///
     /// The kernel's.
     pub fn set_oom_score(&self) -> Result<(), StartFailure> {
+        if self.oom_score == 0 {
+            return Ok(());
+        }
         std::fs::write("/proc/self/oom_score_adj", self.oom_score.to_string()).map_err(|error| {
             StartFailure::Machine {
                 step: "set oom_score_adj",

@@ -95,10 +95,14 @@ fn enter_directory(dir: &str) -> Result<(), StartFailure> {
 fn become_user(user: &User, attributes: &Attributes) -> Result<(), StartFailure> {
     let failed = || StartFailure::machine("change the user");
     attributes.drop_bounding()?;
-    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).map_err(failed())?;
-    setgid(Gid::from_raw(user.gid)).map_err(failed())?;
-    setuid(Uid::from_raw(user.uid)).map_err(failed())?;
+    // Who the agent is, and so this process.
+    let is_agents = (user.uid, user.gid) == (0, 0) && user.groups.is_empty();
+    if !is_agents {
+        let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+        setgroups(&groups).map_err(failed())?;
+        setgid(Gid::from_raw(user.gid)).map_err(failed())?;
+        setuid(Uid::from_raw(user.uid)).map_err(failed())?;
+    }
     attributes.drop_privileges(user.uid)
 }
 

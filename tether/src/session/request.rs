@@ -7,6 +7,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use wire::message::guest::{Body, Failed};
+use wire::message::inside::{Happening, Signaled, What};
 
 use super::{Phase, Session, Teller};
 use crate::clock;
@@ -63,12 +64,26 @@ pub enum RequestError {
 }
 
 impl Session {
-    /// Sends a signal, or keeps it for the program to come.
+    /// Sends a signal, or keeps it for the program to come, and tells of it.
     ///
     /// # Errors
     ///
     /// [`RequestError`].
-    pub fn signal(&mut self, number: i32) -> Result<(), RequestError> {
+    pub fn signal(&mut self, number: i32, teller: &mut Teller<'_>) -> Result<(), RequestError> {
+        self.send(number)?;
+        self.tell_signal(number, teller);
+        Ok(())
+    }
+
+    /// As Docker has it: an event of the container, not of what runs beside its own process.
+    fn tell_signal(&self, signal: i32, teller: &mut Teller<'_>) {
+        if self.is_first {
+            let what = Some(What::Signaled(Signaled { signal }));
+            teller.uplink.say(Body::Happening(Happening { time_us: clock::wall_us(), what }));
+        }
+    }
+
+    fn send(&mut self, number: i32) -> Result<(), RequestError> {
         if !signal::is_valid(number) {
             return Err(RequestError::Signal(number));
         }
@@ -98,18 +113,23 @@ impl Session {
     /// # Errors
     ///
     /// [`RequestError`].
-    pub fn signal_group(&mut self, number: i32) -> Result<(), RequestError> {
-        match &self.phase {
-            Phase::Running { pid, .. } if signal::is_valid(number) => {
-                sys::kill(Pid::from_raw(-pid.as_raw()), number).map_err(|_| RequestError::Ended)
-            }
-            _ => self.signal(number),
+    pub fn signal_group(
+        &mut self,
+        number: i32,
+        teller: &mut Teller<'_>,
+    ) -> Result<(), RequestError> {
+        let Phase::Running { pid, .. } = &self.phase else { return self.signal(number, teller) };
+        if !signal::is_valid(number) {
+            return Err(RequestError::Signal(number));
         }
+        sys::kill(Pid::from_raw(-pid.as_raw()), number).map_err(|_| RequestError::Ended)?;
+        self.tell_signal(number, teller);
+        Ok(())
     }
 
     pub(super) fn deliver_early(&mut self) {
         for number in self.early.take() {
-            if let Err(error) = self.signal(number) {
+            if let Err(error) = self.send(number) {
                 warn!("signal {number} came too late: {error}");
             }
         }
@@ -173,7 +193,7 @@ impl Session {
                 let kill_at = Instant::now().checked_add(grace);
                 // Asked twice, the sooner end counts.
                 self.kill_at = self.kill_at.into_iter().chain(kill_at).min();
-                if self.signal(number).is_ok() {
+                if self.signal(number, teller).is_ok() {
                     info!("session {}: sent signal {number}", self.id);
                 }
             }
@@ -186,7 +206,7 @@ impl Session {
     pub(super) fn tick(&mut self, teller: &mut Teller<'_>) {
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
-            if self.signal(libc::SIGKILL).is_ok() {
+            if self.signal(libc::SIGKILL, teller).is_ok() {
                 info!("session {} did not end in time, killed", self.id);
             }
         }

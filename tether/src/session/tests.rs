@@ -6,6 +6,7 @@ use wire::Direction;
 use wire::message::label;
 
 use crate::peer::{Peer, connected, until};
+use wire::message::inside::What;
 
 /// Does something with a session, and with a report of its own.
 fn told<T>(
@@ -71,15 +72,65 @@ fn an_unknown_stop_signal_becomes_term() {
     }
 }
 
-#[test]
-fn signals_and_sizes_that_come_early_are_kept() {
+fn signaled(session: &mut Session, uplink: &mut Uplink, number: i32) -> Result<(), RequestError> {
+    told(session, uplink, |session, teller| session.signal(number, teller))
+}
+
+/// The signals that the multiplexer was told of, in order.
+fn signals(peer: &Peer) -> Vec<i32> {
+    let heard = peer.heard().into_iter();
+    heard
+        .filter_map(|body| match body {
+            Body::Happening(it) => it.what,
+            _ => None,
+        })
+        .filter_map(|what| match what {
+            What::Signaled(it) => Some(it.signal),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn signals_and_sizes_that_come_early_are_kept() {
+    let (mut uplink, mut peer) = connected();
     let mut session = session(SessionSpec::default());
-    assert_eq!(session.signal(10), Ok(()));
-    assert_eq!(session.signal(65), Err(RequestError::Signal(65)));
+    assert_eq!(signaled(&mut session, &mut uplink, 10), Ok(()));
+    assert_eq!(signaled(&mut session, &mut uplink, 65), Err(RequestError::Signal(65)));
     assert_eq!(session.resize(50, 132), Ok(()));
     assert!(matches!(session.resize(70_000, 1), Err(RequestError::Resize { rows: 70_000, .. })));
     assert_eq!(session.size, (50, 132));
     assert_eq!(session.early.take().collect::<Vec<_>>(), [10]);
+    let step = |uplink: &mut Uplink, _: &mut Peer| uplink.turn(|_| {}).unwrap();
+    until(&mut uplink, &mut peer, step, |uplink, _| uplink.is_drained()).await;
+    assert_eq!(signals(&peer), [10], "what is refused is not told");
+}
+
+#[tokio::test]
+async fn each_signal_of_a_stop_is_told_before_the_end_and_none_of_an_exec() {
+    let first = session(SessionSpec::default());
+    let request = mux::Exec { session: "e".to_owned(), ..mux::Exec::default() };
+    for (mut session, expected) in [
+        (Session::requested(&first, &request), &[][..]),
+        (session(SessionSpec::default()), &[libc::SIGTERM, libc::SIGKILL]),
+    ] {
+        let (mut uplink, mut peer) = connected();
+        // A process that nobody minds.
+        let mut asleep = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let child = running(&mut session, &mut uplink);
+        let pid = Pid::from_raw(asleep.id().cast_signed());
+        session.phase = Phase::Running { pid, started_us: 1, since: Instant::now() };
+        let stop = |session: &mut Session, teller: &mut Teller<'_>| {
+            session.stop(None, Duration::ZERO, teller)
+        };
+        assert_eq!(told(&mut session, &mut uplink, stop), Ok(()));
+        turn(&mut session, &mut uplink);
+        asleep.wait().unwrap();
+        drop(child);
+        session.reaped(pid, Exit { code: 143, signal: 15, core_dumped: false, raw: 15 });
+        record(&mut session, &mut uplink, &mut peer).await;
+        assert_eq!(signals(&peer), expected, "{}", session.id);
+    }
 }
 
 #[tokio::test]
@@ -91,7 +142,7 @@ async fn a_session_that_cannot_start_says_so_and_is_over() {
     let mut teller = Teller { uplink: &mut uplink, reporter: reported, cgroup: None };
     session.fail(&StartFailure::NotPlain("/proc"), &mut teller);
     assert!(session.is_over());
-    assert_eq!(session.signal(15), Err(RequestError::Ended));
+    assert_eq!(session.signal(15, &mut teller), Err(RequestError::Ended));
     assert_eq!(session.resize(1, 1), Err(RequestError::Ended));
     let step = |uplink: &mut Uplink, _: &mut Peer| uplink.turn(|_| {}).unwrap();
     until(&mut uplink, &mut peer, step, |uplink, _| uplink.is_drained()).await;
@@ -238,7 +289,7 @@ async fn a_process_with_a_policy_rests_and_its_channels_stay() {
     assert_eq!(again.exited.unwrap().code, 137);
     assert!(!session.is_over() && session.deadline().is_some());
     assert_eq!(session.channels().collect::<Vec<_>>(), channels);
-    assert_eq!(session.signal(15), Err(RequestError::Ended));
+    assert_eq!(signaled(&mut session, &mut uplink, 15), Err(RequestError::Ended));
 
     // Somebody stops it in the pause: then it is over, as it last ended.
     let stop =
@@ -258,7 +309,8 @@ async fn who_is_killed_is_not_run_again() {
     let child = running(&mut session, &mut uplink);
     session.phase =
         Phase::Running { pid: Pid::from_raw(i32::MAX), started_us: 1, since: Instant::now() };
-    assert_eq!(session.signal(libc::SIGKILL), Err(RequestError::Ended));
+    let killed = signaled(&mut session, &mut uplink, libc::SIGKILL);
+    assert_eq!(killed, Err(RequestError::Ended));
     let exit = Exit { code: 137, signal: 9, core_dumped: false, raw: 9 };
     session.reaped(Pid::from_raw(i32::MAX), exit);
     drop(child);

@@ -11,13 +11,9 @@ pub(super) async fn carry_out(body: Body, registry: &Registry) -> Result<(), Ref
     match body {
         Body::Kill(request::Kill { container, signal, exec }) => {
             let handle = registry.find(&container)?;
-            let is_own = exec.is_empty();
             let session = session(&handle, exec);
+            // The guest tells of it, as of those that a stop sends: before it tells what came of it.
             ask(&handle, mux::Body::Signal(mux::Signal { session, signal })).await?;
-            // The container is not what an exec's signal is for.
-            if is_own {
-                registry.events().tell(event(&handle, "kill").with("signal", signal));
-            }
         }
         Body::Resize(request::Resize { container, rows, columns, exec }) => {
             let handle = registry.find(&container)?;

@@ -12,6 +12,7 @@
 //! ```
 
 use super::exec_client::{Attachment, ExecClient, ExecEvent, Note, NoteBody};
+use super::inspection::show_exit;
 use crate::moment;
 use crate::store::state::Exit;
 use bytes::{Buf, Bytes};
@@ -206,15 +207,14 @@ impl Execs {
 
     /// One could not be started; what is new of it.
     pub(super) fn failed(&mut self, failed: Failed) -> Vec<ExecNews> {
-        let Failed { session, code, text: error, time_us } = failed;
-        let exit = Exit { code, error, time_us };
-        self.ended(&session, End { exit, output_length: 0 })
+        let session = failed.session.clone();
+        self.ended(&session, End { exit: failed.into(), output_length: 0 })
     }
 
     /// One has ended; what is new of it.
     pub(super) fn exited(&mut self, exited: &Exited) -> Vec<ExecNews> {
-        let exit = Exit { code: exited.code, error: String::new(), time_us: exited.exited_us };
-        self.ended(&exited.session, End { exit, output_length: exited.output_length })
+        let (exit, output_length) = (exited.into(), exited.output_length);
+        self.ended(&exited.session, End { exit, output_length })
     }
 
     fn ended(&mut self, id: &str, end: End) -> Vec<ExecNews> {
@@ -338,10 +338,7 @@ impl Execs {
     pub(super) fn list(&self) -> Vec<Value> {
         let view = |exec: &Exec| {
             let Known { session, command, tty, open_stdin, detach } = &exec.known;
-            let exit = exec.end.as_ref().map(|end| {
-                let Exit { code, error, time_us } = &end.exit;
-                json!({ "code": code, "error": error, "time": moment::show(*time_us) })
-            });
+            let exit = exec.end.as_ref().map(|end| show_exit(&end.exit));
             json!({
                 "id": session,
                 "command": command,

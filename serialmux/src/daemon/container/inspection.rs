@@ -2,7 +2,7 @@
 
 use crate::daemon::idle::Idle;
 use crate::moment;
-use crate::store::state::{Exit, Registration, State};
+use crate::store::state::{Exit, ProcessEnd, Registration, State};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use wire::{Class, Depths, Duration, Gauges, Link, LinkStats, Transport};
@@ -70,9 +70,7 @@ impl Inspection {
             key: _,
             image_paths: _,
         } = registration;
-        let exit = exit.map(|exit| {
-            json!({ "code": exit.code, "error": exit.error, "time": moment::show(exit.time_us) })
-        });
+        let exit = exit.map(show_exit);
         json!({
             "id": id,
             "name": name,
@@ -89,6 +87,25 @@ impl Inspection {
             "link": self.link.json(),
             "report": self.report,
         })
+    }
+}
+
+/// How a process ended, the container's own or one beside it.
+pub(super) fn show_exit(exit: &Exit) -> Value {
+    let Exit { code, error, time_us, process } = exit;
+    let time = moment::show(*time_us);
+    match process {
+        None => json!({ "code": code, "error": error, "time": time }),
+        Some(ProcessEnd { signal, core_dumped, raw_status, oom_killed, output }) => json!({
+            "code": code,
+            "error": error,
+            "time": time,
+            "signal": signal,
+            "core_dumped": core_dumped,
+            "raw_status": raw_status,
+            "oom_killed": oom_killed,
+            "output": output,
+        }),
     }
 }
 

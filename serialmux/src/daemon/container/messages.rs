@@ -9,7 +9,7 @@ const CLOCKS_US: u64 = 1_000_000;
 impl Container {
     // Says whether it changes what is kept on the disk.
     pub(super) fn message(&mut self, message: wire::message::GuestMessage) -> bool {
-        use wire::message::guest::{Body, Exited, Failed, Paused, Restarting, Started};
+        use wire::message::guest::{Body, Exited, Paused, Restarting, Started};
         match message.body {
             Some(Body::Started(started)) if started.session != self.id => {
                 let news = self.execs.started(&started);
@@ -35,12 +35,8 @@ impl Container {
                     self.tell(self.news("restart").at(time_us));
                 }
             }
-            Some(Body::Failed(Failed { code, text: error, time_us, .. })) => {
-                self.exited(Exit { code, error, time_us });
-            }
-            Some(Body::Exited(Exited { code, exited_us: time_us, .. })) => {
-                self.exited(Exit { code, error: String::new(), time_us });
-            }
+            Some(Body::Failed(failed)) => self.exited(failed.into()),
+            Some(Body::Exited(exited)) => self.exited((&exited).into()),
             Some(Body::Restarting(Restarting { restarts, exited, .. })) => {
                 (self.state.restarts, self.state.restarting) = (restarts, true);
                 // As with Docker, each run dies by itself; the start tells the next.
@@ -106,6 +102,9 @@ impl Container {
             }
             Some(What::Thawed(_)) => {
                 self.tell(self.news("thaw").at(happening.time_us).with("cause", "deadline"));
+            }
+            Some(What::Signaled(Signaled { signal })) => {
+                self.tell(self.news("kill").at(happening.time_us).with("signal", signal));
             }
             None => {}
         }

@@ -326,7 +326,7 @@ pub struct Happening {
     #[prost(uint64, tag = "1")]
     pub time_us: u64,
     /// What.
-    #[prost(oneof = "What", tags = "2, 3")]
+    #[prost(oneof = "What", tags = "2, 3, 4")]
     pub what: Option<What>,
 }
 
@@ -339,6 +339,17 @@ pub enum What {
     /// The disk is no longer frozen, because the time was over.
     #[prost(message, tag = "3")]
     Thawed(Thaw),
+    /// The container's own process was sent a signal, whoever asked for it.
+    #[prost(message, tag = "4")]
+    Signaled(Signaled),
+}
+
+/// A signal was sent.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Signaled {
+    /// Its number.
+    #[prost(int32, tag = "1")]
+    pub signal: i32,
 }
 
 /// Memory ran out.
