@@ -37,10 +37,12 @@ mod disks;
 mod networks;
 mod orders;
 mod reload;
+mod servers;
 
 use disks::Disks;
 
 pub use orders::Ending;
+use servers::Servers;
 
 mod requests;
 
@@ -111,6 +113,7 @@ struct Agent {
     spec: Spec,
     hardware: Hardware,
     disks: Disks,
+    servers: Servers,
     networks: Networks,
     /// What the container found in its files below `/etc`.
     written: EtcFiles,
@@ -199,6 +202,7 @@ impl Agent {
         Ok(Self {
             hardware,
             disks: Disks::default(),
+            servers: Servers::default(),
             networks: Networks::new(&config.spec.full_hostname()),
             written: EtcFiles::default(),
             uevents: Some(uevents),
@@ -249,6 +253,7 @@ impl Agent {
             () = self.sessions.wait() => Ok(Event::Progress),
             () = self.inside.wait() => Ok(Event::Progress),
             () = self.disks.wait() => Ok(Event::Progress),
+            () = self.servers.wait() => Ok(Event::Progress),
             () = self.networks.wait() => Ok(Event::Progress),
             event = signals.next() => Ok(event),
             event = self.host.next() => Ok(Event::Host(event)),
@@ -314,6 +319,7 @@ impl Agent {
         self.give_up();
         self.disks_due();
         self.volumes_turn();
+        self.servers_turn()?;
         self.networks_turn()?;
         let runs = self.sessions.first().is_running();
         if runs && !self.has_run {
@@ -350,6 +356,7 @@ impl Agent {
             self.hardware.deadline(),
             self.host.deadline(),
             self.networks.deadline(),
+            self.servers.deadline(),
             self.upkeep.deadline(),
             self.stop_by,
             self.linger_until,
