@@ -15,6 +15,13 @@ fn shell(pairs: &mut Vec<(String, String)>, id: &str) {
     set(pairs, &format!("/sessions|{id}/openstdin"), "true");
 }
 
+/// Gives the VM the address that leads out of QEMU's network, to the host as 10.0.2.2.
+pub(crate) fn way_out(pairs: &mut Vec<(String, String)>) {
+    for (key, value) in [("ip/IP", "CgACDw=="), ("ip/Mask", "////AA==")] {
+        set(pairs, &format!("/networks|bridge/{key}"), value);
+    }
+}
+
 fn value(report: &Value, key: &str) -> String {
     let key = format!("guestinfo.vice..networks|{key}");
     report[key].as_str().unwrap_or_default().to_owned()
