@@ -108,6 +108,15 @@ struct Signals {
     reload: Signal,
 }
 
+/// What is left when the agent is done.
+#[derive(Debug)]
+pub struct Ended {
+    /// What happens to the machine.
+    pub ending: Ending,
+    /// With the leases that are to be given back.
+    pub networks: Networks,
+}
+
 /// The agent.
 struct Agent {
     spec: Spec,
@@ -143,7 +152,7 @@ struct Agent {
 /// # Errors
 ///
 /// [`AgentError`]: why there was nothing to run, or no way to go on.
-pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
+pub async fn run(switches: &Switches) -> Result<Ended, AgentError> {
     let kernel = |step| move |error| AgentError::Kernel { step, error };
     let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
@@ -164,7 +173,7 @@ pub async fn run(switches: &Switches) -> Result<Ending, AgentError> {
     loop {
         agent.turn()?;
         if agent.is_done() {
-            return Ok(agent.ending);
+            return Ok(Ended { ending: agent.ending, networks: agent.networks });
         }
         let event = agent.next(&mut signals).await?;
         agent.handle(event)?;
