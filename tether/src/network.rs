@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the end of the machine waits for a card to take what gives leases back.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How often it looks.
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// Why a network is not there.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -154,10 +156,12 @@ impl Networks {
         let leases = self.all.values().filter_map(|it| it.leasing.as_ref());
         let given: Vec<_> = leases.filter(|leasing| leasing.give_back()).collect();
         let until = Instant::now() + FAREWELL;
-        for leasing in given {
-            if !leasing.is_given_back(until.saturating_duration_since(Instant::now())) {
-                warn!("an address could not be given back in {} s", FAREWELL.as_secs());
+        while given.iter().any(|leasing| !leasing.is_given_back()) {
+            if until <= Instant::now() {
+                return warn!("an address could not be given back in {} s", FAREWELL.as_secs());
             }
+            // Nothing tells of it, and nothing else is left to do.
+            std::thread::sleep(GLANCE);
         }
     }
 

@@ -6,7 +6,7 @@
 //! [`crate::agent`]); what is left to say goes to the console.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, PanicHookInfo};
 use std::time::{Duration, Instant};
 
@@ -101,25 +101,36 @@ impl Mounts {
     }
 }
 
-/// Unmounts directories of servers, which writes what is not there yet; whether all have been left so. What a
+/// Has servers get what was written to their directories, and unmounts these; whether that could be done. What a
 /// server that does not answer was to get is lost.
 fn leave(shares: &[String]) -> bool {
     if shares.is_empty() {
         return true;
     }
-    let unmount = |flags| {
+    let left = within(SERVER_PATIENCE, || {
         for share in shares {
-            // One that somebody still holds stays until the end, and is of no more concern.
-            let _held = umount2(share.as_str(), flags);
+            // The unmount does not wait for what was written, while a process that hangs has the directory, too.
+            if let Ok(directory) = open_directory(share) {
+                // Whether all is there, the server alone knows.
+                let _written = rustix::fs::syncfs(directory);
+            }
+            let _held = umount2(share.as_str(), MntFlags::empty());
         }
-    };
-    let left = within(SERVER_PATIENCE, || unmount(MntFlags::empty()));
+    });
     if !left {
         error!("a server of a volume does not answer, what was written last is not there");
-        // Fails what waits for it (umount(2)).
-        within(PATIENCE, || unmount(MntFlags::MNT_FORCE | MntFlags::MNT_DETACH));
+        within(PATIENCE, || {
+            for share in shares {
+                // Fails what waits for the server (umount(2)).
+                let _gone = umount2(share.as_str(), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+            }
+        });
     }
     left
+}
+
+fn open_directory(path: &str) -> Result<OwnedFd, Errno> {
+    open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// The kernel writes blanks and the like as a backslash and three octal digits.
@@ -143,9 +154,7 @@ fn unescaped(text: &str) -> String {
 
 /// Lets writes go on that somebody has suspended: who waits for them could not be killed.
 fn thaw(disk: &str) {
-    let directory =
-        open(disk, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-    if directory.is_ok_and(|directory| sys::thaw(&directory).is_ok()) {
+    if open_directory(disk).is_ok_and(|directory| sys::thaw(&directory).is_ok()) {
         warn!("the disk at {disk} was frozen, and is thawed");
     }
 }

@@ -7,6 +7,7 @@ use nfsserve::nfs::{
 };
 use nfsserve::tcp::{NFSTcp as _, NFSTcpListener};
 use nfsserve::vfs::{DirEntry, NFSFileSystem, ReadDirResult, VFSCapabilities};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::runtime::Builder;
@@ -22,9 +23,10 @@ pub(crate) struct Share {
     serving: Option<JoinHandle<()>>,
 }
 
-/// What is in it, in the order of its making: a file's number is its place, from 2 on.
+/// What is in it, in the order of its making: a file's number is its place, from 2 on; and whether writes are
+/// left without an answer.
 #[derive(Clone, Default)]
-struct Files(Arc<Mutex<Vec<Node>>>);
+struct Files(Arc<Mutex<Vec<Node>>>, Arc<AtomicBool>);
 
 #[derive(Clone)]
 struct Node {
@@ -65,6 +67,11 @@ impl Share {
     /// Mount options that lead to it, for what has no port mapper: all is on one port.
     pub(crate) fn options(&self) -> String {
         format!("addr=10.0.2.2,port={0},mountport={0},mountproto=tcp", self.port)
+    }
+
+    /// Answers no write from now on.
+    pub(crate) fn hush(&self) {
+        self.files.1.store(true, Ordering::Relaxed);
     }
 
     /// What a file has, if it is there.
@@ -168,6 +175,9 @@ impl NFSFileSystem for Files {
     }
 
     async fn write(&self, id: fileid3, offset: u64, data: &[u8]) -> Result<fattr3, nfsstat3> {
+        if self.1.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
         self.with(id, |node| {
             let begin = usize::try_from(offset).expect("small");
             let end = begin + data.len();

@@ -2,14 +2,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, TimestampingFlag, bind, recvfrom,
-    sendto, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, bind, recvfrom, sendto, setsockopt,
+    socket, sockopt,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -120,23 +119,15 @@ impl Leasing {
     /// its way.
     pub fn give_back(&self) -> bool {
         let Some((server, bytes)) = self.client.release() else { return false };
-        // Has the kernel tell when the card takes a packet: the machine may be off a moment later.
-        let told = TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE
-            | TimestampingFlag::SOF_TIMESTAMPING_OPT_TSONLY;
-        if let Err(errno) = setsockopt(self.fd.get_ref(), sockopt::Timestamping, &told) {
-            debug!("the kernel does not tell what the card has taken: {errno}");
-        }
         info!("the address is given back to {server}");
         self.send(Some(server), &bytes);
         true
     }
 
-    /// Waits until the card has taken what gives the lease back, but for no longer than `limit`; whether it has.
-    pub fn is_given_back(&self, limit: Duration) -> bool {
-        // That the kernel has something to tell is always among what is polled for (poll(2), POLLERR).
-        let mut fds = [PollFd::new(self.fd.get_ref().as_fd(), PollFlags::empty())];
-        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        poll(&mut fds, limit) == Ok(1)
+    /// Whether the card has taken all that was sent: before, the kernel may not even know the server's address
+    /// (udp(7), `SIOCOUTQ`).
+    pub fn is_given_back(&self) -> bool {
+        sys::unsent(self.fd.get_ref()).is_ok_and(|bytes| bytes == 0)
     }
 
     /// One attempt: what is lost is sent again.
