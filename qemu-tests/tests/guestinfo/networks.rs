@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 /// Gives a container a shell that does what it is told.
-fn shell(pairs: &mut Vec<(String, String)>, id: &str) {
+pub(crate) fn shell(pairs: &mut Vec<(String, String)>, id: &str) {
     let script = "echo up; while read line; do eval \"$line\"; done; exit 3";
     set(pairs, &format!("/sessions|{id}/cmd/Args~"), &format!("sh|-c|{script}"));
     set(pairs, &format!("/sessions|{id}/cmd/Args"), "2");
@@ -154,19 +154,32 @@ fn an_address_is_leased_when_none_is_given_and_a_reload_changes_it() {
     ] {
         set(&mut pairs, &format!("/networks|bridge/{key}"), value);
     }
-    set(&mut pairs, "/networks", "bridge|far");
+    set(&mut pairs, "/networks", "bridge|far|more");
     set(&mut pairs, "/networks|far/Common/id", "00:50:56:01:02:03");
+    // 192.168.7.2/24 on the card that is there, which is told by its hardware address.
+    for (key, value) in [
+        ("Common/id", "52:54:00:12:34:56"),
+        ("static", "true"),
+        ("ip/IP", "wKgHAg=="),
+        ("ip/Mask", "////AA=="),
+    ] {
+        set(&mut pairs, &format!("/networks|more/{key}"), value);
+    }
+    set(&mut pairs, "/networks|bridge/Common/id", "52:54:00:12:34:56");
     config.write(&pairs);
     let reload = bench.lab.serialmux(["reload", &id]).finish();
-    reload.code(0).shows("network bridge is being configured; network far is being configured");
+    let doing = |name| format!("network {name} is being configured");
+    reload.code(0).shows(&["bridge", "far", "more"].map(doing).join("; "));
     let told = bench.await_report(&id, |report| !value(report, "far.configured").is_empty());
     let far = value(&told, "far.configured");
     assert!(far.contains("no interface with the address 00:50:56:01:02:03"), "{told:#}");
     assert!(far.contains("is eth0 (52:54:00:12:34:56"), "{told:#}");
     attached.write("ip -4 -o addr show eth0 | awk '{print $4}'; ip route | grep default\n");
-    attached.expect("10.0.2.33/24\ndefault via 10.0.2.2 dev eth0 \n");
-    attached.write("cat /etc/resolv.conf; tail -n 2 /etc/hosts; ping -c 1 -W 5 10.0.2.2 >/dev/null && echo ok\n");
-    attached.expect("nameserver 10.0.2.4\n10.9.9.9 mine\n10.0.2.33\tturing\nok\n");
+    attached.expect("10.0.2.33/24\n192.168.7.2/24\ndefault via 10.0.2.2 dev eth0 \n");
+    assert_eq!(value(&told, "more.configured"), "true", "{told:#}");
+    attached.write("cat /etc/resolv.conf; tail -n 3 /etc/hosts; ping -c 1 -W 5 10.0.2.2 >/dev/null && echo ok\n");
+    attached
+        .expect("nameserver 10.0.2.4\n10.9.9.9 mine\n10.0.2.33\tturing\n192.168.7.2\tturing\nok\n");
     attached.write("exit 0\n");
     attached.finish().code(0);
     vm.finish().code(0);

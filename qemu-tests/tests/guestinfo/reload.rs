@@ -75,9 +75,10 @@ fn a_hang_up_of_the_agent_has_it_read_its_config_again() {
     let id = id('c');
     let mut pairs = vic(&id, &["PATH=/bin".to_owned()]);
     // No process of the container sees the agent. But root in there may have the kernel run a program outside of
-    // all namespaces when a process dumps its core (core(5)), and that one sees it.
+    // all namespaces when a process dumps its core (core(5)), and that one sees it. (\174 is the
+    // bar that begins such a program's line; as itself it would part the arguments.)
     let script = "mkdir /tmp/proc; mount -t proc proc /tmp/proc; \
-                  echo '|/containerfs/bin/busybox kill -HUP 1' >/tmp/proc/sys/kernel/core_pattern; \
+                  printf '\\174/containerfs/bin/busybox kill -HUP 1' >/tmp/proc/sys/kernel/core_pattern; \
                   echo up; read line; sh -c 'kill -SEGV $$'; read line; exit 3";
     runs(&mut pairs, &id, script);
     set(&mut pairs, "/diagnostics/debug", "0");

@@ -1,10 +1,10 @@
 //! Volumes on NFS servers of the host: of both families of versions, by name, and on servers that are not there.
 
 use crate::bench::{Bench, id, lines};
-use crate::disks::set;
+use crate::disks::{PlainDisk, set};
 use crate::ganesha::Ganesha;
 use crate::keys::vic;
-use crate::networks::way_out;
+use crate::networks::{shell, way_out};
 use crate::share::Share;
 use crate::volumes::runs;
 use qemu_tests::Lab;
@@ -114,4 +114,62 @@ fn a_vm_ends_although_the_server_of_its_volume_answers_no_more() {
     assert!(console.contains("a server of a volume does not answer"), "{console}");
     assert!(console.contains("power off"), "{console}");
     assert_eq!(share.read("file").as_deref(), Some(""), "it was made, and never written");
+}
+
+/// A name server that answers two questions, for the kinds of addresses, by 10.0.2.2 and by none.
+const NAME_SERVER: &str = r"#!/bin/sh
+for n in 1 2; do
+  dd bs=512 count=1 of=/tmp/question 2>/dev/null
+  has=$(tail -c 3 /tmp/question | head -c 1 | tr '\001\034' 10)
+  { head -c 2 /tmp/question; printf '\201\200\0\1\0\'$has'\0\0\0\0'; tail -c +13 /tmp/question
+    [ $has = 0 ] || printf '\300\14\0\1\0\1\0\0\0\74\0\4\12\0\2\2'; } >/tmp/answer
+  cat /tmp/answer
+done
+";
+
+#[test]
+fn a_reload_mounts_from_a_server_by_name_and_the_container_goes_on_while_another_is_silent() {
+    let bench = Bench::new();
+    let id = id('d');
+    let share = Share::new([("hello", "from the server\n")]);
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut pairs = vic(&id, &["PATH=/bin".to_owned()]);
+    way_out(&mut pairs);
+    // The container is its own name server: 10.0.2.15.
+    set(&mut pairs, "/networks|bridge/network/dns", "0");
+    set(&mut pairs, "/networks|bridge/network/dns|0", "CgACDw==");
+    shell(&mut pairs, &id);
+    let (vmx, config) = (bench.vmx("names", &lines(&pairs)), PlainDisk::new(&bench));
+    config.write(&pairs);
+    let vm = bench.lab.start(bench.without_config(&vmx, &config.device()));
+    let mut attached = bench.lab.serialmux(["attach", &id]);
+    attached.expect("up\n");
+    let script = bench.lab.file("dns.sh", NAME_SERVER).display().to_string();
+    bench.lab.serialmux(["cp", &script, &format!("{id}:/dns.sh")]).finish().code(0);
+    attached.write("chmod 755 /dns.sh; nc -lu -p 53 -e /dns.sh >/dev/null 2>&1 &\n");
+    attached.write("until grep -q ':0035 ' /proc/net/udp; do :; done; echo it listens\n");
+    attached.expect("it listens\n");
+
+    set(&mut pairs, "/mounts", "n|slow");
+    volume(&mut pairs, "n", "nas.test", &share.options().replace("10.0.2.2", "nas.test"), "1");
+    let port = silent.local_addr().expect("it has one").port();
+    volume(&mut pairs, "slow", "10.0.2.2", &format!("port={port}"), "1");
+    config.write(&pairs);
+    let reload = bench.lab.serialmux(["reload", &id]).finish();
+    reload.code(0).shows("volume n is being mounted on /n; volume slow is being mounted on /slow");
+    let mounted = |name: &str| {
+        let key = format!("guestinfo.vice..mounts|{name}.mounted");
+        let report = bench.await_report(&id, |report| !report[&key].is_null());
+        report[&key].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(mounted("n"), "true");
+    attached.write("cat /n/hello; grep -o 'nas.test:[^ ]*' /proc/mounts\n");
+    attached.expect("from the server\nnas.test:/exports/v1\n");
+    let slow = bench.inspect(&id)["report"]["guestinfo.vice..mounts|slow.mounted"].clone();
+    assert!(slow.is_null(), "it was not waited for: {slow}");
+    assert!(mounted("slow").contains("the server does not answer"));
+    attached.write("echo still here; exit 4\n");
+    attached.expect("still here\n");
+    attached.finish().code(4);
+    vm.finish().code(0);
 }
