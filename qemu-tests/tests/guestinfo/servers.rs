@@ -7,7 +7,7 @@ use crate::keys::vic;
 use crate::networks::{shell, way_out};
 use crate::share::Share;
 use crate::volumes::runs;
-use qemu_tests::Lab;
+use qemu_tests::{Checkout, Lab};
 use std::net::TcpListener;
 
 /// A volume of VIC's keys on a server.
@@ -25,7 +25,7 @@ fn volume(pairs: &mut Vec<(String, String)>, name: &str, host: &str, options: &s
 }
 
 #[test]
-fn vic_50_a_directory_of_a_server_is_mounted_and_others_see_what_is_written() {
+fn vics_keys_mount_a_directory_of_a_server_and_others_see_what_is_written() {
     let bench = Bench::new();
     let id = id('a');
     let share = Share::new([("hello", "from the server\n")]);
@@ -116,17 +116,6 @@ fn a_vm_ends_although_the_server_of_its_volume_answers_no_more() {
     assert_eq!(share.read("file").as_deref(), Some(""), "it was made, and never written");
 }
 
-/// A name server that answers two questions, for the kinds of addresses, by 10.0.2.2 and by none.
-const NAME_SERVER: &str = r"#!/bin/sh
-for n in 1 2; do
-  dd bs=512 count=1 of=/tmp/question 2>/dev/null
-  has=$(tail -c 3 /tmp/question | head -c 1 | tr '\001\034' 10)
-  { head -c 2 /tmp/question; printf '\201\200\0\1\0\'$has'\0\0\0\0'; tail -c +13 /tmp/question
-    [ $has = 0 ] || printf '\300\14\0\1\0\1\0\0\0\74\0\4\12\0\2\2'; } >/tmp/answer
-  cat /tmp/answer
-done
-";
-
 #[test]
 fn a_reload_mounts_from_a_server_by_name_and_the_container_goes_on_while_another_is_silent() {
     let bench = Bench::new();
@@ -144,11 +133,10 @@ fn a_reload_mounts_from_a_server_by_name_and_the_container_goes_on_while_another
     let vm = bench.lab.start(bench.without_config(&vmx, &config.device()));
     let mut attached = bench.lab.serialmux(["attach", &id]);
     attached.expect("up\n");
-    let script = bench.lab.file("dns.sh", NAME_SERVER).display().to_string();
-    bench.lab.serialmux(["cp", &script, &format!("{id}:/dns.sh")]).finish().code(0);
-    attached.write("chmod 755 /dns.sh; nc -lu -p 53 -e /dns.sh >/dev/null 2>&1 &\n");
-    attached.write("until grep -q ':0035 ' /proc/net/udp; do :; done; echo it listens\n");
-    attached.expect("it listens\n");
+    let names = Checkout::built().gauge().with_file_name("names").display().to_string();
+    bench.lab.serialmux(["cp", &names, &format!("{id}:/names")]).finish().code(0);
+    attached.write("/names 10.0.2.2 &\n");
+    attached.expect("listening\n");
 
     set(&mut pairs, "/mounts", "n|slow");
     volume(&mut pairs, "n", "nas.test", &share.options().replace("10.0.2.2", "nas.test"), "1");
