@@ -55,7 +55,9 @@ fn report(info: &PanicHookInfo<'_>) {
     error!("{words}");
     // Nothing of the container goes on without an agent.
     let _none_left = sys::kill(Pid::from_raw(-1), libc::SIGKILL);
-    power::within(power::PANIC_PATIENCE, sync);
+    if !power::within(power::PANIC_PATIENCE, sync) {
+        error!("the disks do not answer, the machine stops without them");
+    }
     if last_words().is_none()
         && let Err(errno) = begin(words)
     {

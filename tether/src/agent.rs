@@ -38,10 +38,12 @@ mod disks;
 mod networks;
 mod orders;
 mod reload;
+mod servers;
 
 use disks::Disks;
 
 pub use orders::Ending;
+use servers::Servers;
 
 mod requests;
 
@@ -110,11 +112,21 @@ struct Signals {
     reload: Signal,
 }
 
+/// What is left when the agent is done.
+#[derive(Debug)]
+pub struct Ended {
+    /// What happens to the machine.
+    pub ending: Ending,
+    /// With the leases that are to be given back.
+    pub networks: Networks,
+}
+
 /// The agent.
 struct Agent {
     spec: Spec,
     hardware: Hardware,
     disks: Disks,
+    servers: Servers,
     networks: Networks,
     /// What the container found in its files below `/etc`.
     written: EtcFiles,
@@ -145,7 +157,7 @@ struct Agent {
 /// # Errors
 ///
 /// [`AgentError`]: why there was nothing to run, or no way to go on.
-pub async fn run(switches: &Switches, last_words: Option<String>) -> Result<Ending, AgentError> {
+pub async fn run(switches: &Switches, last_words: Option<String>) -> Result<Ended, AgentError> {
     let kernel = |step| move |error| AgentError::Kernel { step, error };
     let uevents = UeventSocket::open().map_err(kernel("listen to device announcements"))?;
     let mut signals = Signals::listen().map_err(kernel("listen to signals"))?;
@@ -168,7 +180,7 @@ pub async fn run(switches: &Switches, last_words: Option<String>) -> Result<Endi
     loop {
         agent.turn()?;
         if agent.is_done() {
-            return Ok(agent.ending);
+            return Ok(Ended { ending: agent.ending, networks: agent.networks });
         }
         let event = agent.next(&mut signals, &mut alarm).await?;
         agent.handle(event)?;
@@ -206,6 +218,7 @@ impl Agent {
         Ok(Self {
             hardware,
             disks: Disks::default(),
+            servers: Servers::default(),
             networks: Networks::new(&config.spec.full_hostname()),
             written: EtcFiles::default(),
             uevents: Some(uevents),
@@ -251,6 +264,7 @@ impl Agent {
             () = self.sessions.wait() => Ok(Event::Progress),
             () = self.inside.wait() => Ok(Event::Progress),
             () = self.disks.wait() => Ok(Event::Progress),
+            () = self.servers.wait() => Ok(Event::Progress),
             () = self.networks.wait() => Ok(Event::Progress),
             event = signals.next() => Ok(event),
             event = self.host.next() => Ok(Event::Host(event)),
@@ -316,6 +330,7 @@ impl Agent {
         self.give_up();
         self.disks_due();
         self.volumes_turn();
+        self.servers_turn()?;
         self.networks_turn()?;
         let runs = self.sessions.first().is_running();
         if runs && !self.has_run {
@@ -353,6 +368,7 @@ impl Agent {
             self.hardware.deadline(),
             self.host.deadline(),
             self.networks.deadline(),
+            self.servers.deadline(),
             self.upkeep.deadline(),
             self.stop_by,
             self.linger_until,

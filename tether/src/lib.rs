@@ -81,7 +81,7 @@ pub fn run() -> ! {
     }
     if let Err(error) = mounted {
         error!("{error}");
-        power::off();
+        power::off(|| {});
     }
     if let Err(errno) = filesystems::sane_descriptors() {
         warn!("standard descriptors cannot be redirected: {errno}");
@@ -96,11 +96,13 @@ pub fn run() -> ! {
         Err(error) => Err(agent::AgentError::Kernel { step: "make an event loop", error }),
     };
     match outcome {
-        Ok(agent::Ending::PowerOff) => power::off(),
-        Ok(agent::Ending::Restart) => power::restart(),
+        Ok(agent::Ended { ending, networks }) => match ending {
+            agent::Ending::PowerOff => power::off(|| networks.give_back()),
+            agent::Ending::Restart => power::restart(|| networks.give_back()),
+        },
         Err(error) => {
             error!("{error}");
-            power::off()
+            power::off(|| {})
         }
     }
 }

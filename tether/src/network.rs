@@ -29,6 +29,11 @@ use netlink::{Message, Netlink};
 /// How long an interface, and then a lease, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the end of the machine waits for a card to take what gives leases back.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often it looks.
+const GLANCE: Duration = Duration::from_millis(2);
+
 /// Why a network is not there.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NetworkError {
@@ -139,7 +144,25 @@ impl Networks {
             leasing: None,
         });
         endpoint.spec = spec.clone();
+        if let Some(leasing) = endpoint.leasing.as_ref().filter(|_| !endpoint.is_dynamic()) {
+            leasing.give_back();
+        }
         (endpoint.state, endpoint.until, endpoint.leasing) = (State::Awaited, until, None);
+    }
+
+    /// Gives all leases back, at the end of the machine. Servers do not answer that; what is waited for is that
+    /// the cards have taken it, which an address of the server that is not known yet may delay.
+    pub fn give_back(&self) {
+        let leases = self.all.values().filter_map(|it| it.leasing.as_ref());
+        let given: Vec<_> = leases.filter(|leasing| leasing.give_back()).collect();
+        let until = Instant::now() + FAREWELL;
+        while given.iter().any(|leasing| !leasing.is_given_back()) {
+            if until <= Instant::now() {
+                return warn!("an address could not be given back in {} s", FAREWELL.as_secs());
+            }
+            // Nothing tells of it, and nothing else is left to do.
+            std::thread::sleep(GLANCE);
+        }
     }
 
     /// Whether nothing is waited for any more.

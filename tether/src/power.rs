@@ -1,12 +1,12 @@
 //! The end of the machine: everything stopped, written and unmounted, then off. PID 1 never just exits.
 //!
-//! In order: frozen disks are thawed, every process is killed and collected, everything is written and
-//! unmounted, the power goes off. Each step has a limit: a process that hangs in the kernel or a disk that
+//! In order: frozen disks are thawed, every process is killed and collected, servers' directories are unmounted,
+//! what was lent is given back, everything is written and unmounted, the power goes off. Each step has a limit: a process that hangs in the kernel or a disk that
 //! does not answer must not keep the machine on. The exit record has gone before all of this (see
 //! [`crate::agent`]); what is left to say goes to the console.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -28,6 +28,9 @@ use crate::sys::{self, Cloned};
 /// How long killed processes may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long servers may take to have what was written to their directories.
+const SERVER_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long the disks may take to have everything: a fifth of the memory at most (`vm.dirty_ratio`), on a
 /// slow disk.
 const DISK_PATIENCE: Duration = Duration::from_secs(300);
@@ -35,24 +38,26 @@ const DISK_PATIENCE: Duration = Duration::from_secs(300);
 /// The same after a panic, when what counts is that the machine stops.
 pub(crate) const PANIC_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Ends all processes, writes everything to disk and powers off.
-pub fn off() -> ! {
-    end_all();
+/// Ends all processes, writes everything to disk and powers off. `give_back` is called when nobody uses a network
+/// any more.
+pub fn off(give_back: impl FnOnce()) -> ! {
+    end_all(give_back);
     info!("power off");
     cut()
 }
 
-/// Ends all processes, writes everything to disk and starts the machine again.
-pub fn restart() -> ! {
-    end_all();
+/// Ends all processes, writes everything to disk and starts the machine again. `give_back` as with [`off`].
+pub fn restart(give_back: impl FnOnce()) -> ! {
+    end_all(give_back);
     info!("restart");
     let refused = reboot(RebootMode::RB_AUTOBOOT);
     error!("restart refused: {refused:?}");
     cut()
 }
 
-fn end_all() {
-    let disks = disks(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+fn end_all(give_back: impl FnOnce()) {
+    let Mounts { disks, shares } =
+        Mounts::of(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
     disks.iter().for_each(|disk| thaw(disk));
     // Every process but this one. Those of a container die with its PID 1 at the latest.
     let _none_left = sys::kill(Pid::from_raw(-1), libc::SIGKILL);
@@ -63,23 +68,69 @@ fn end_all() {
     if !await_children(PATIENCE, none) {
         warn!("some processes do not end, the machine stops without them");
     }
-    within(DISK_PATIENCE, || release(&disks));
+    let left = leave(&shares);
+    give_back();
+    if !within(DISK_PATIENCE, || release(&disks, left)) {
+        error!("the disks do not answer, the machine stops without them");
+    }
 }
 
-/// Where file systems with a device of their own are mounted, as a `mountinfo` text tells it (proc(5)): the
-/// last mounted first.
-fn disks(mountinfo: &str) -> Vec<String> {
-    let mut disks: Vec<String> = mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (place, device) = line.split_once(" - ")?;
-            let target = place.split(' ').nth(4)?;
-            let source = device.split(' ').nth(1)?;
-            source.starts_with("/dev/").then(|| unescaped(target))
-        })
-        .collect();
-    disks.reverse();
-    disks
+/// What the agent has mounted, the last mounted first.
+#[derive(Debug, PartialEq, Eq)]
+struct Mounts {
+    /// Where file systems with a device of their own are.
+    disks: Vec<String>,
+    /// Where directories of servers are.
+    shares: Vec<String>,
+}
+
+impl Mounts {
+    /// As a `mountinfo` text tells it (proc(5)).
+    fn of(mountinfo: &str) -> Self {
+        let mut mounts = Self { disks: Vec::new(), shares: Vec::new() };
+        for line in mountinfo.lines().rev() {
+            let Some((place, device)) = line.split_once(" - ") else { continue };
+            let Some(target) = place.split(' ').nth(4).map(unescaped) else { continue };
+            match device.split(' ').collect::<Vec<_>>().as_slice() {
+                ["nfs" | "nfs4", ..] => mounts.shares.push(target),
+                [_, source, ..] if source.starts_with("/dev/") => mounts.disks.push(target),
+                _ => {}
+            }
+        }
+        mounts
+    }
+}
+
+/// Has servers get what was written to their directories, and unmounts these; whether that could be done. What a
+/// server that does not answer was to get is lost.
+fn leave(shares: &[String]) -> bool {
+    if shares.is_empty() {
+        return true;
+    }
+    let left = within(SERVER_PATIENCE, || {
+        for share in shares {
+            // The unmount does not wait for what was written, while a process that hangs has the directory, too.
+            if let Ok(directory) = open_directory(share) {
+                // Whether all is there, the server alone knows.
+                let _written = rustix::fs::syncfs(directory);
+            }
+            let _held = umount2(share.as_str(), MntFlags::empty());
+        }
+    });
+    if !left {
+        error!("a server of a volume does not answer, what was written last is not there");
+        within(PATIENCE, || {
+            for share in shares {
+                // Fails what waits for the server (umount(2)).
+                let _gone = umount2(share.as_str(), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+            }
+        });
+    }
+    left
+}
+
+fn open_directory(path: &str) -> Result<OwnedFd, Errno> {
+    open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// The kernel writes blanks and the like as a backslash and three octal digits.
@@ -103,16 +154,17 @@ fn unescaped(text: &str) -> String {
 
 /// Lets writes go on that somebody has suspended: who waits for them could not be killed.
 fn thaw(disk: &str) {
-    let directory =
-        open(disk, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-    if directory.is_ok_and(|directory| sys::thaw(&directory).is_ok()) {
+    if open_directory(disk).is_ok_and(|directory| sys::thaw(&directory).is_ok()) {
         warn!("the disk at {disk} was frozen, and is thawed");
     }
 }
 
-/// Writes everything and unmounts; when something still holds a disk, leaves it clean by other means.
-fn release(disks: &[String]) {
-    sync();
+/// Writes everything and unmounts; when something still holds a disk, leaves it clean by other means. Where a
+/// server does not answer, the disks alone are written: a sync would wait for the server, too.
+fn release(disks: &[String], everything: bool) {
+    if everything {
+        sync();
+    }
     let held = disks.iter().filter(|disk| {
         let disk = disk.as_str();
         let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
@@ -126,8 +178,9 @@ fn release(disks: &[String]) {
     }
 }
 
-/// Does something that may hang in the kernel, in a process of its own, and waits for no longer than `limit`.
-pub(crate) fn within(limit: Duration, work: impl FnOnce()) {
+/// Does something that may hang in the kernel, in a process of its own, and waits for no longer than `limit`;
+/// whether it was done by then.
+pub(crate) fn within(limit: Duration, work: impl FnOnce()) -> bool {
     match sys::clone_process(0, None) {
         Ok(Cloned::Child) => {
             work();
@@ -138,12 +191,13 @@ pub(crate) fn within(limit: Duration, work: impl FnOnce()) {
                 waitpid(child, Some(WaitPidFlag::WNOHANG))
                     != Ok(nix::sys::wait::WaitStatus::StillAlive)
             };
-            if !await_children(limit, gone) {
-                error!("the disks do not answer, the machine stops without them");
-            }
+            await_children(limit, gone)
         }
         // Better late than not at all.
-        Err(_no_process) => work(),
+        Err(_no_process) => {
+            work();
+            true
+        }
     }
 }
 
@@ -194,12 +248,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn disks_are_what_has_a_device_the_last_mounted_first() {
+    fn disks_are_what_has_a_device_the_last_mounted_first_and_shares_are_what_has_a_server() {
         let mountinfo = "21 1 0:19 / /proc rw - proc proc rw\n\
             30 1 8:0 / /containerfs rw,noatime - ext4 /dev/sda rw\n\
             31 30 8:16 / /containerfs/my\\040data rw shared:1 - ext4 /dev/sdb rw\n\
-            32 1 0:33 / /run rw - tmpfs tmpfs rw\nodd\n";
-        assert_eq!(disks(mountinfo), ["/containerfs/my data", "/containerfs"]);
+            32 1 0:33 / /run rw - tmpfs tmpfs rw\nodd\n\
+            33 32 0:40 / /run/tether/volumes/0 rw - nfs4 10.0.2.2:/dev/x rw\n";
+        let mounts = Mounts::of(mountinfo);
+        assert_eq!(mounts.disks, ["/containerfs/my data", "/containerfs"]);
+        assert_eq!(mounts.shares, ["/run/tether/volumes/0"]);
     }
 
     #[test]

@@ -185,8 +185,8 @@ impl Rootfs {
         for (volume, store) in self.volumes.iter().zip(stores) {
             let item = match (&volume.medium, store) {
                 (Medium::Memory(tmpfs), _) => Item::Memory(tmpfs),
-                (Medium::Disk(_), Some(store)) => Item::Tree(volume, store.mount(volume, &root)?),
-                (Medium::Disk(_), None) => continue,
+                (_, Some(store)) => Item::Tree(volume, store.mount(volume, &root)?),
+                (_, None) => continue,
             };
             items.push((&volume.dest, item));
         }

@@ -27,6 +27,8 @@ mod ioctl {
     nix::ioctl_write_ptr!(rndaddentropy, b'R', 0x03, [libc::c_int; 2]);
     nix::ioctl_readwrite!(fithaw, b'X', 120, libc::c_int);
     nix::ioctl_write_ptr_bad!(siocsifflags, libc::SIOCSIFFLAGS, libc::ifreq);
+    // udp(7): SIOCOUTQ is the same number.
+    nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
 }
 
 /// Which side of [`clone_process`] is running.
@@ -384,6 +386,19 @@ pub fn loopback_up(socket: &OwnedFd) -> Result<(), Errno> {
     // JUSTIFICATION: as above.
     // SAFETY: as for the first call.
     unsafe { ioctl::siocsifflags(socket.as_raw_fd(), &raw const request) }.map(drop)
+}
+
+/// Bytes of a datagram socket that no card has taken yet.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn unsent(socket: &OwnedFd) -> Result<libc::c_int, Errno> {
+    let mut bytes = 0;
+    // JUSTIFICATION: the kernel's count has no safe wrapper.
+    // SAFETY: the pointer is to a live int, which the kernel writes; the descriptor is open during the call.
+    unsafe { ioctl::siocoutq(socket.as_raw_fd(), &raw mut bytes) }?;
+    Ok(bytes)
 }
 
 /// Holds all writes to the file system that `directory` is on, with everything written before on its disk.

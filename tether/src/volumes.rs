@@ -1,18 +1,21 @@
 //! The container's volumes: what the config wants mounted beside the root, and how far each has come.
 //!
 //! ```text
-//!  wanted ── its disk is here ──▶ mounted for the agent ── by the container's process ──▶ in the container
-//!                                                     └─── by a child, while it runs ──▶
+//!  wanted ── its disk is here ────▶ mounted for the agent ── by the container's process ──▶ in the container
+//!         └─ its server answers ─▶                       └─── by a child, while it runs ──▶
 //! ```
 //!
-//! The agent mounts each disk once, below `HOME`, where no path of the container leads. What the container
-//! gets is a bind mount of the volume's data on it ([`store`]), put in its place ([`place`]) from inside the
+//! The agent mounts each disk once, below `HOME`, where no path of the container leads; a server is asked by a
+//! child ([`reaching`]), for as long as it may take. What the container gets is a bind mount of the volume's data on it ([`store`]), put in its place ([`place`]) from inside the
 //! container's mount namespace: by its first process before that becomes its program, or while it runs by a
 //! child of the agent ([`joining`]).
 
 pub mod copy;
+pub mod errand;
 pub mod joining;
+pub mod nfs;
 pub mod place;
+pub mod reaching;
 pub mod store;
 
 use std::collections::BTreeMap;
@@ -26,6 +29,7 @@ use thiserror::Error;
 
 use crate::boot::disk::CONTAINERFS;
 use crate::process::executable::errno_text;
+use nfs::Export;
 
 /// Where the agent mounts the volumes' disks.
 const HOME: &str = "/run/tether/volumes";
@@ -36,8 +40,7 @@ pub enum VolumeError {
     /// A source that this agent does not know.
     #[error(
         "volume {name}: its source {source_url:?} is nothing this agent can mount; expected a disk's label \
-         (source/Scheme = label, source/Path = LABEL) or memory (source/Scheme = tmpfs){}",
-        nfs(source_url)
+         (source/Scheme = label, source/Path = LABEL), a server's directory (nfs, Host and Path) or memory (tmpfs)"
     )]
     Source {
         /// The volume.
@@ -95,6 +98,22 @@ pub enum VolumeError {
         /// What the kernel said.
         errno: Errno,
     },
+    /// A directory of a server that cannot be.
+    #[error("volume {name}: {error}")]
+    Export {
+        /// The volume.
+        name: String,
+        /// What is wrong with it.
+        error: &'static str,
+    },
+    /// Its server does not let it be mounted, or does not answer.
+    #[error("volume {name}: {text}")]
+    Server {
+        /// The volume.
+        name: String,
+        /// What went wrong, with the server.
+        text: String,
+    },
     /// The image's content could not be copied to the volume.
     #[error("volume {name}: the image's content cannot be copied to it: {text}")]
     Copy {
@@ -105,15 +124,13 @@ pub enum VolumeError {
     },
 }
 
-fn nfs(source: &str) -> &'static str {
-    if source.starts_with("nfs:") { "; its kernel has no NFS client" } else { "" }
-}
-
 /// Where a volume's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Medium {
     /// On the disk with this label.
     Disk(String),
+    /// In a directory of a server.
+    Export(Export),
     /// In memory.
     Memory(Tmpfs),
 }
@@ -160,6 +177,10 @@ impl Volume {
                 let options = |error| VolumeError::Options { name: name.clone(), error };
                 Medium::Memory(tmpfs.map_err(options)?)
             }
+            "nfs" => match Export::of(spec) {
+                Ok(export) => Medium::Export(export),
+                Err(error) => return Err(VolumeError::Export { name, error }),
+            },
             _ => return Err(VolumeError::Source { name, source_url: spec.source.to_string() }),
         };
         Ok(Self {
@@ -176,12 +197,12 @@ impl Volume {
     pub fn label(&self) -> Option<&str> {
         match &self.medium {
             Medium::Disk(label) => Some(label),
-            Medium::Memory(_) => None,
+            Medium::Export(_) | Medium::Memory(_) => None,
         }
     }
 
     /// For `map_err`: what the kernel said to a step.
-    fn step<'a>(&'a self, step: &'a str) -> impl FnOnce(Errno) -> VolumeError + 'a {
+    pub(crate) fn step<'a>(&'a self, step: &'a str) -> impl FnOnce(Errno) -> VolumeError + 'a {
         move |errno| VolumeError::Step { name: self.name.clone(), step: step.to_owned(), errno }
     }
 }
@@ -192,6 +213,7 @@ pub struct Volumes {
     all: BTreeMap<String, Volume>,
     /// Disks that are mounted, by label, and where.
     disks: BTreeMap<String, PathBuf>,
+    n_homes: usize,
 }
 
 impl Volumes {
@@ -212,6 +234,37 @@ impl Volumes {
         labels.sort();
         labels.dedup();
         labels
+    }
+
+    /// The volumes whose servers have not let them be mounted yet.
+    pub fn afar(&self) -> Vec<String> {
+        let is_afar = |it: &&Volume| it.home.is_none() && matches!(it.medium, Medium::Export(_));
+        self.all.values().filter(is_afar).map(|volume| volume.name.clone()).collect()
+    }
+
+    /// Whether all are there that the container is to find.
+    pub fn are_here(&self) -> bool {
+        self.unmounted().next().is_none() && self.afar().is_empty()
+    }
+
+    /// A directory for the agent's mount of something.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn new_home(&mut self) -> Result<PathBuf, Errno> {
+        let home = Path::new(HOME).join(self.n_homes.to_string());
+        self.n_homes += 1;
+        fs::create_dir_all(&home)
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        Ok(home)
+    }
+
+    /// Takes note that a volume's server has let it be mounted there.
+    pub fn reached(&mut self, name: &str, home: PathBuf) {
+        if let Some(volume) = self.all.get_mut(name) {
+            volume.home = Some(home);
+        }
     }
 
     /// The volumes that wait for the disk of this label.
@@ -242,12 +295,10 @@ impl Volumes {
     /// What the kernel said, in the words of the first of these volumes.
     pub fn mount(&mut self, label: &str, device: &Path) -> Result<(), VolumeError> {
         let names = self.waiting_for(label);
+        let home = self.new_home();
         let Some(first) = names.first().and_then(|name| self.all.get(name)) else { return Ok(()) };
-        let home = Path::new(HOME).join(self.disks.len().to_string());
         let shown = format!("mount the disk {} as ext4", device.display());
-        fs::create_dir_all(&home)
-            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-            .map_err(first.step("make a directory in /run"))?;
+        let home = home.map_err(first.step("make a directory in /run"))?;
         mount_disk(device, &home).map_err(first.step(&shown))?;
         self.disks.insert(label.to_owned(), home.clone());
         for name in names {
@@ -298,10 +349,20 @@ mod tests {
         for label in ["", "containerfs"] {
             assert!(refused(spec("label", label, "/d", "")).contains("e2label"), "{label:?}");
         }
-        let nfs = refused(spec("nfs", "/export", "/d", "addr=h"));
-        assert!(nfs.contains("nfs:///export") && nfs.contains("no NFS client"), "{nfs}");
+        assert!(refused(spec("nfs", "/export", "/d", "soft")).contains("no server"));
+        assert!(refused(spec("cifs", "/export", "/d", "")).contains("cifs:///export"));
         assert!(refused(spec("tmpfs", "", "/d", "bogus")).contains("bogus"));
         assert!(refused(MountSpec::default()).starts_with("volume v: "));
+    }
+
+    #[test]
+    fn a_directory_of_a_server_is_afar_until_it_is_reached() {
+        let mut volumes = Volumes::default();
+        volumes.want(Volume::of("n", &spec("nfs", "/v1", "/n", "addr=h,ro")).unwrap());
+        assert!(volumes.get("n").unwrap().read_only && volumes.missing().is_empty());
+        assert_eq!((volumes.afar(), volumes.are_here()), (vec!["n".to_owned()], false));
+        volumes.reached("n", "/there".into());
+        assert!(volumes.afar().is_empty() && volumes.are_here());
     }
 
     #[test]

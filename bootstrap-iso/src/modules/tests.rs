@@ -120,3 +120,23 @@ fn a_file_that_is_no_module_is_named() {
     let text = dir.choose().unwrap_err().to_string();
     assert!(text.contains("ahci.ko: not a kernel module"), "{text}");
 }
+
+#[test]
+fn what_few_vms_load_is_packed_and_what_it_shares_with_others_is_not() {
+    let dir = Dir::new();
+    dir.module("fs/nfsv4.ko", "depends=nfs,crc\0")
+        .module("fs/nfs.ko", "depends=\0")
+        .module("crc.ko", "depends=\0")
+        .module("e1000.ko", "depends=crc\0");
+    let modules = dir.choose().unwrap();
+    assert_eq!(modules.dep_table(), "crc:\ne1000: crc\nnfs:\nnfsv4: nfs crc\n");
+    let mut archive = Archive::with_console();
+    modules.add_to(&mut archive);
+    let bytes = archive.to_bytes();
+    let has = |name: &str| bytes.windows(name.len()).any(|it| it == name.as_bytes());
+    for name in ["crc.ko\0", "e1000.ko\0", "nfs.ko.zst\0", "nfsv4.ko.zst\0"] {
+        assert!(has(name), "{name}");
+    }
+    let packed = zstd::bulk::compress(&modules.loaded[2].content, PACKING).unwrap();
+    assert!(bytes.windows(packed.len()).any(|it| it == packed), "packed by zstd");
+}

@@ -2,8 +2,11 @@
 
 mod bench;
 mod disks;
+mod ganesha;
 mod keys;
 mod networks;
 mod operator;
 mod reload;
+mod servers;
+mod share;
 mod volumes;

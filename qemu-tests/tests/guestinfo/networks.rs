@@ -4,9 +4,12 @@ use crate::bench::{Bench, id, lines};
 use crate::disks::{PlainDisk, set};
 use crate::keys::vic;
 use serde_json::Value;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
 
 /// Gives a container a shell that does what it is told.
-fn shell(pairs: &mut Vec<(String, String)>, id: &str) {
+pub(crate) fn shell(pairs: &mut Vec<(String, String)>, id: &str) {
     let script = "echo up; while read line; do eval \"$line\"; done; exit 3";
     set(pairs, &format!("/sessions|{id}/cmd/Args~"), &format!("sh|-c|{script}"));
     set(pairs, &format!("/sessions|{id}/cmd/Args"), "2");
@@ -14,6 +17,43 @@ fn shell(pairs: &mut Vec<(String, String)>, id: &str) {
     set(pairs, &format!("/sessions|{id}/Group"), "root");
     set(pairs, &format!("/sessions|{id}/openstdin"), "true");
 }
+
+/// Gives the VM the address that leads out of QEMU's network, to the host as 10.0.2.2.
+pub(crate) fn way_out(pairs: &mut Vec<(String, String)>) {
+    for (key, value) in [("ip/IP", "CgACDw=="), ("ip/Mask", "////AA==")] {
+        set(pairs, &format!("/networks|bridge/{key}"), value);
+    }
+}
+
+/// QEMU's option that has everything of its network card written to a file (pcap).
+fn dump(path: &Path) -> String {
+    format!("-object filter-dump,id=dump,netdev=ethernet0,file={}", path.display())
+}
+
+/// From whom to whom addresses were given back (DHCPRELEASE), as such a file has it, each with the address.
+fn given_back(path: &Path) -> Vec<[Ipv4Addr; 3]> {
+    let bytes = fs::read(path).expect("QEMU wrote it");
+    let mut rest = &bytes[24..];
+    let mut found = Vec::new();
+    while let Some((header, after)) = rest.split_at_checked(16) {
+        let len = u32::from_le_bytes(header[8..12].try_into().expect("four bytes")) as usize;
+        let (frame, after) = after.split_at(len);
+        rest = after;
+        // Ethernet's type for IPv4, the protocol UDP, port 67; then the options behind a BOOTP message.
+        let is_question =
+            len > 282 && frame[12..14] == [8, 0] && frame[23] == 17 && frame[36..38] == [0, 67];
+        if is_question && frame[282..].windows(3).any(|it| it == [53, 1, 7]) {
+            let address =
+                |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&frame[at..at + 4]).expect("four"));
+            found.push([address(26), address(30), address(54)]);
+        }
+    }
+    found
+}
+
+/// A release by the address itself to QEMU's server.
+const RELEASE: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(10, 0, 2, 15), Ipv4Addr::new(10, 0, 2, 2), Ipv4Addr::new(10, 0, 2, 15)];
 
 fn value(report: &Value, key: &str) -> String {
     let key = format!("guestinfo.vice..networks|{key}");
@@ -90,7 +130,9 @@ fn an_address_is_leased_when_none_is_given_and_a_reload_changes_it() {
     set(&mut pairs, "/networks|bridge/network/default", "true");
     let (vmx, config) = (bench.vmx("lease", &lines(&pairs)), PlainDisk::new(&bench));
     config.write(&pairs);
-    let vm = bench.lab.start(bench.without_config(&vmx, &config.device()));
+    let packets = bench.lab.path("packets");
+    let devices = format!("{} {}", config.device(), dump(&packets));
+    let vm = bench.lab.start(bench.without_config(&vmx, &devices));
     let mut attached = bench.lab.serialmux(["attach", &id]);
     attached.expect("up\n");
     attached.write("ip -4 -o addr show eth0 | awk '{print $4}'; ip route | grep default\n");
@@ -112,22 +154,60 @@ fn an_address_is_leased_when_none_is_given_and_a_reload_changes_it() {
     ] {
         set(&mut pairs, &format!("/networks|bridge/{key}"), value);
     }
-    set(&mut pairs, "/networks", "bridge|far");
+    set(&mut pairs, "/networks", "bridge|far|more");
     set(&mut pairs, "/networks|far/Common/id", "00:50:56:01:02:03");
+    // 192.168.7.2/24 on the card that is there, which is told by its hardware address.
+    for (key, value) in [
+        ("Common/id", "52:54:00:12:34:56"),
+        ("static", "true"),
+        ("ip/IP", "wKgHAg=="),
+        ("ip/Mask", "////AA=="),
+    ] {
+        set(&mut pairs, &format!("/networks|more/{key}"), value);
+    }
+    set(&mut pairs, "/networks|bridge/Common/id", "52:54:00:12:34:56");
     config.write(&pairs);
     let reload = bench.lab.serialmux(["reload", &id]).finish();
-    reload.code(0).shows("network bridge is being configured; network far is being configured");
+    let doing = |name| format!("network {name} is being configured");
+    reload.code(0).shows(&["bridge", "far", "more"].map(doing).join("; "));
     let told = bench.await_report(&id, |report| !value(report, "far.configured").is_empty());
     let far = value(&told, "far.configured");
     assert!(far.contains("no interface with the address 00:50:56:01:02:03"), "{told:#}");
     assert!(far.contains("is eth0 (52:54:00:12:34:56"), "{told:#}");
     attached.write("ip -4 -o addr show eth0 | awk '{print $4}'; ip route | grep default\n");
-    attached.expect("10.0.2.33/24\ndefault via 10.0.2.2 dev eth0 \n");
-    attached.write("cat /etc/resolv.conf; tail -n 2 /etc/hosts; ping -c 1 -W 5 10.0.2.2 >/dev/null && echo ok\n");
-    attached.expect("nameserver 10.0.2.4\n10.9.9.9 mine\n10.0.2.33\tturing\nok\n");
+    attached.expect("10.0.2.33/24\n192.168.7.2/24\ndefault via 10.0.2.2 dev eth0 \n");
+    assert_eq!(value(&told, "more.configured"), "true", "{told:#}");
+    attached.write("cat /etc/resolv.conf; tail -n 3 /etc/hosts; ping -c 1 -W 5 10.0.2.2 >/dev/null && echo ok\n");
+    attached
+        .expect("nameserver 10.0.2.4\n10.9.9.9 mine\n10.0.2.33\tturing\n192.168.7.2\tturing\nok\n");
     attached.write("exit 0\n");
     attached.finish().code(0);
     vm.finish().code(0);
+    assert_eq!(given_back(&packets), [RELEASE], "once, by the reload that needed it no more");
+}
+
+#[test]
+fn a_lease_is_given_back_at_the_end() {
+    let bench = Bench::new();
+    let id = id('d');
+    let mut pairs = vic(&id, &["PATH=/bin:/sbin".to_owned()]);
+    pairs.retain(|(key, _)| !key.contains("networks|bridge"));
+    shell(&mut pairs, &id);
+    let (vmx, packets) = (bench.vmx("release", &lines(&pairs)), bench.lab.path("packets"));
+    bench.lab.serialmux(["register", &vmx]).finish().code(0);
+    let (append, more) = ("-append '", format!("{} -append '", dump(&packets)));
+    let vm = bench.lab.start(bench.changed(&vmx, append, &more));
+    let mut attached = bench.lab.serialmux(["attach", &id]);
+    attached.expect("up\n");
+    attached.write("ip -4 -o addr show eth0 | awk '{print $4}'\n");
+    attached.expect("10.0.2.15/24\n");
+    assert!(given_back(&packets).is_empty(), "it is in use");
+    attached.write("exit 0\n");
+    attached.finish().code(0);
+    vm.finish().code(0);
+    assert_eq!(given_back(&packets), [RELEASE]);
+    let console = bench.console("release");
+    assert!(!console.contains("could not be given back"), "the card has taken it: {console}");
 }
 
 #[test]

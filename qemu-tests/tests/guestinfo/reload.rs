@@ -3,6 +3,7 @@
 use crate::bench::{Bench, id, lines};
 use crate::disks::{PlainDisk, set, visible};
 use crate::keys::vic;
+use crate::volumes::runs;
 use serde_json::Value;
 use std::fs;
 
@@ -65,6 +66,36 @@ fn a_process_that_a_reload_asks_for_runs_and_one_that_it_takes_back_is_stopped()
     assert!(told(&report, "E4", "started").contains("/bin/nothing"), "{report:#}");
     attached.write("\n");
     attached.finish().code(3).prints("up\none\nstopped\n");
+    vm.finish().code(0);
+}
+
+#[test]
+fn a_hang_up_of_the_agent_has_it_read_its_config_again() {
+    let bench = Bench::new();
+    let id = id('c');
+    let mut pairs = vic(&id, &["PATH=/bin".to_owned()]);
+    // No process of the container sees the agent. But root in there may have the kernel run a program outside of
+    // all namespaces when a process dumps its core (core(5)), and that one sees it. (\174 is the
+    // bar that begins such a program's line; as itself it would part the arguments.)
+    let script = "mkdir /tmp/proc; mount -t proc proc /tmp/proc; \
+                  printf '\\174/containerfs/bin/busybox kill -HUP 1' >/tmp/proc/sys/kernel/core_pattern; \
+                  echo up; read line; sh -c 'kill -SEGV $$'; read line; exit 3";
+    runs(&mut pairs, &id, script);
+    set(&mut pairs, "/diagnostics/debug", "0");
+    let (vmx, config) = (bench.vmx("hangup", &lines(&pairs)), PlainDisk::new(&bench));
+    config.write(&pairs);
+    let vm = bench.lab.start(bench.without_config(&vmx, &config.device()));
+    let mut attached = bench.lab.serialmux(["attach", &id]);
+    attached.expect("up\n");
+    set(&mut pairs, "/link/linger", "9");
+    config.write(&pairs);
+    let reload = |report: &Value| report["guestinfo.vice..link.reload"].clone();
+    assert!(reload(&bench.inspect(&id)["report"]).is_null(), "nobody has asked yet");
+    attached.write("\n");
+    let report = bench.await_report(&id, |report| !reload(report).is_null());
+    assert_eq!(reload(&report), "1: done: linger 9 s", "{report:#}");
+    attached.write("\n");
+    attached.finish().code(3);
     vm.finish().code(0);
 }
 

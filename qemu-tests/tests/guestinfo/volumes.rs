@@ -36,7 +36,7 @@ fn volume(pairs: &mut Vec<(String, String)>, name: &str, source: (&str, &str), d
     }
 }
 
-fn runs(pairs: &mut Vec<(String, String)>, id: &str, script: &str) {
+pub(crate) fn runs(pairs: &mut Vec<(String, String)>, id: &str, script: &str) {
     set(pairs, &format!("/sessions|{id}/cmd/Args~"), &format!("sh|-c|{script}"));
     set(pairs, &format!("/sessions|{id}/cmd/Args"), "2");
     set(pairs, &format!("/sessions|{id}/User"), "root");
@@ -73,11 +73,11 @@ fn a_volume_of_another_kind_is_refused_by_name() {
     let id = id('b');
     let mut pairs = vic(&id, &["PATH=/bin".to_owned()]);
     set(&mut pairs, "/mounts", "share");
-    volume(&mut pairs, "share", ("nfs", "/exports/v1"), "/share");
-    set(&mut pairs, "/mounts|share/source/Host", "nfs.example.com");
-    let vmx = bench.vmx("nfs", &lines(&pairs));
+    volume(&mut pairs, "share", ("cifs", "/exports/v1"), "/share");
+    set(&mut pairs, "/mounts|share/source/Host", "server.example.com");
+    let vmx = bench.vmx("cifs", &lines(&pairs));
     let refused = bench.lab.containervm(["start", "-a", &vmx]).finish();
-    refused.code(125).complains(&["volume share", "nfs://nfs.example.com/exports/v1", "no NFS"]);
+    refused.code(125).complains(&["volume share", "cifs://server.example.com/exports/v1", "nfs"]);
 }
 
 #[test]

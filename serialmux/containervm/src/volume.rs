@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! data/volumes/<name>/volume.img    a volume of that name
+//! data/volumes/<name>/export.json   one that is a directory of an NFS server
 //! data/vms/<id>/volume-<n>.img      one without a name: it goes with its VM
 //! ```
 //!
@@ -20,6 +21,8 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+pub use export::{Export, ExportError};
+
 use crate::{
     ext4::{self, Ext4Error, FormatOptions},
     home::{Home, HomeError, private_dir},
@@ -28,6 +31,8 @@ use crate::{
     store::{Store, StoreError},
     tree::{Timestamp, Tree},
 };
+
+mod export;
 
 const IMAGE: &str = "volume.img";
 /// Disks that a controller can have beside the root's: 16 addresses, of which it has one itself.
@@ -105,15 +110,27 @@ impl FromStr for VolumeOption {
     }
 }
 
-/// A volume of a VM: its image, and how its agent finds it.
+/// A volume of a VM: what was asked for, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
     /// What was asked for.
     pub option: VolumeOption,
-    /// The label of its file system.
-    pub label: String,
-    /// The image.
-    pub image: PathBuf,
+    /// Where it is, and how the VM's agent finds it.
+    pub place: Place,
+}
+
+/// Where a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In an image of this host.
+    Image {
+        /// The label of its file system.
+        label: String,
+        /// The image.
+        image: PathBuf,
+    },
+    /// In a directory of a server.
+    Export(Export),
 }
 
 /// Why something about a volume cannot be done.
@@ -191,15 +208,27 @@ impl Volumes {
         if self.made(name, size)? { Ok(()) } else { Err(VolumeError::Exists(name.to_owned())) }
     }
 
-    /// Their names and sizes in bytes, by name.
+    /// Takes note of a directory of a server as a new volume.
+    ///
+    /// # Errors
+    /// When there is one of that name, or no room.
+    pub fn create_on_server(&self, name: &str, export: &Export) -> Result<(), VolumeError> {
+        let write = |dir: &Path| export.write(dir).map_err(failed(dir));
+        if self.made_by(name, write)? { Ok(()) } else { Err(VolumeError::Exists(name.to_owned())) }
+    }
+
+    /// Their names, and what people are to know of them, by name.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn list(&self) -> Result<Vec<(String, u64)>, VolumeError> {
+    pub fn list(&self) -> Result<Vec<(String, String)>, VolumeError> {
         let entries = fs::read_dir(&self.dir).map_err(failed(&self.dir))?;
         let sized = entries.flatten().filter_map(|entry| {
-            let size = fs::metadata(entry.path().join(IMAGE)).ok()?.len();
-            Some((entry.file_name().to_string_lossy().into_owned(), size))
+            let about = match Export::read(&entry.path()) {
+                Some(export) => export.shown(),
+                None => format!("{} MiB", fs::metadata(entry.path().join(IMAGE)).ok()?.len() >> 20),
+            };
+            Some((entry.file_name().to_string_lossy().into_owned(), about))
         });
         let mut all: Vec<_> = sized.filter(|(name, _)| !name.starts_with('.')).collect();
         all.sort();
@@ -213,10 +242,10 @@ impl Volumes {
     pub fn remove(&self, name: &str, store: &Store) -> Result<(), VolumeError> {
         identity::check_name(name)?;
         let dir = self.dir.join(name);
-        let image = dir.join(IMAGE);
-        if !image.is_file() {
+        if !is_volume(&dir) {
             return Err(VolumeError::NotFound(name.to_owned()));
         }
+        let image = dir.join(IMAGE);
         let shown = image.display().to_string();
         let has_it = |vmx: &Path| fs::read_to_string(vmx).is_ok_and(|text| text.contains(&shown));
         let vms = store.list()?.into_iter().filter(|vm| has_it(&vm.vmx()));
@@ -247,10 +276,14 @@ impl Volumes {
             if !places.insert(option.dest.trim_end_matches('/')) {
                 return Err(VolumeError::SamePlace(option.dest.clone()));
             }
-            let (label, image) = match &option.name {
+            let place = match &option.name {
                 Some(name) => {
                     self.made(name, DEFAULT_SIZE)?;
-                    (label(name), self.dir.join(name).join(IMAGE))
+                    let dir = self.dir.join(name);
+                    match Export::read(&dir) {
+                        Some(export) => Place::Export(export),
+                        None => Place::Image { label: label(name), image: dir.join(IMAGE) },
+                    }
                 }
                 None => {
                     let (file, label) = (format!("volume-{n}.img"), label(&identity::id()?));
@@ -259,32 +292,47 @@ impl Volumes {
                         name: option.dest.clone(),
                         source,
                     })?;
-                    (label, target.join(file))
+                    Place::Image { label, image: target.join(file) }
                 }
             };
-            attached.push(Attached { option: option.clone(), label, image });
+            attached.push(Attached { option: option.clone(), place });
         }
         Ok(attached)
     }
 
-    /// Makes the volume if it is not there; whether it was made. It appears by one rename, whole.
+    /// Makes the volume, a disk, if it is not there; whether it was made.
     fn made(&self, name: &str, size: u64) -> Result<bool, VolumeError> {
+        self.made_by(name, |dir| {
+            make(&dir.join(IMAGE), &label(name), size)
+                .map_err(|source| VolumeError::Format { name: name.to_owned(), source })
+        })
+    }
+
+    /// Makes a volume by filling its directory; whether it was made. It appears by one rename, whole.
+    fn made_by(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&Path) -> Result<(), VolumeError>,
+    ) -> Result<bool, VolumeError> {
         identity::check_name(name)?;
         let dir = self.dir.join(name);
-        if dir.join(IMAGE).is_file() {
+        if is_volume(&dir) {
             return Ok(false);
         }
         let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.dir);
         let new = new.map_err(failed(&self.dir))?;
-        make(&new.path().join(IMAGE), &label(name), size)
-            .map_err(|source| VolumeError::Format { name: name.to_owned(), source })?;
+        fill(new.path())?;
         match fs::rename(new.path(), &dir) {
             Ok(()) => Ok(true),
             // Somebody else was faster, and it is as good.
-            Err(_) if dir.join(IMAGE).is_file() => Ok(false),
+            Err(_) if is_volume(&dir) => Ok(false),
             Err(source) => Err(VolumeError::File { path: dir, source }),
         }
     }
+}
+
+fn is_volume(dir: &Path) -> bool {
+    dir.join(IMAGE).is_file() || Export::read(dir).is_some()
 }
 
 /// The label of the volume of this name.
@@ -351,11 +399,15 @@ mod tests {
         fs::create_dir(&own).unwrap();
         let options = [option("data:/a"), option("data:/b:ro"), option("/c")];
         let attached = volumes.attach(&options, &own, Path::new("/target")).unwrap();
-        assert_eq!(attached[0].image, attached[1].image);
-        assert_eq!(attached[0].label, label("data"));
-        assert_eq!(attached[2].image, Path::new("/target/volume-2.img"));
+        assert_eq!(attached[0].place, attached[1].place);
+        let place = |at: usize| match &attached[at].place {
+            Place::Image { label, image } => (label.clone(), image.clone()),
+            Place::Export(export) => panic!("{export:?}"),
+        };
+        assert_eq!(place(0).0, label("data"));
+        assert_eq!(place(2).1, Path::new("/target/volume-2.img"));
         assert!(own.join("volume-2.img").is_file());
-        assert_eq!(volumes.list().unwrap(), [("data".to_owned(), DEFAULT_SIZE)]);
+        assert_eq!(volumes.list().unwrap(), [("data".to_owned(), "10240 MiB".to_owned())]);
         assert!(matches!(volumes.create("data", 1 << 20), Err(VolumeError::Exists(_))));
         let twice = [option("a:/x"), option("b:/x/")];
         let error = volumes.attach(&twice, &own, &own).unwrap_err();
@@ -363,5 +415,22 @@ mod tests {
         let store = Store::open(&home).unwrap();
         volumes.remove("data", &store).unwrap();
         assert!(matches!(volumes.remove("data", &store), Err(VolumeError::NotFound(_))));
+    }
+
+    #[test]
+    fn a_directory_of_a_server_is_a_volume_by_name_and_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        let (volumes, store) = (Volumes::open(&home).unwrap(), Store::open(&home).unwrap());
+        let [host, path, options] = ["nas", "/srv", "soft"].map(str::to_owned);
+        let export = Export { host, path, options };
+        volumes.create_on_server("far", &export).unwrap();
+        assert!(matches!(volumes.create_on_server("far", &export), Err(VolumeError::Exists(_))));
+        assert!(matches!(volumes.create("far", 1 << 20), Err(VolumeError::Exists(_))));
+        let attached = volumes.attach(&[option("far:/a:ro")], dir.path(), dir.path()).unwrap();
+        assert_eq!(attached[0].place, Place::Export(export));
+        assert_eq!(volumes.list().unwrap(), [("far".to_owned(), "nfs nas:/srv soft".to_owned())]);
+        volumes.remove("far", &store).unwrap();
+        assert!(volumes.list().unwrap().is_empty());
     }
 }

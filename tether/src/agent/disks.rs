@@ -27,7 +27,7 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 /// What is known of the container's disks.
 #[derive(Debug, Default)]
 pub(super) struct Disks {
-    volumes: Volumes,
+    pub(super) volumes: Volumes,
     /// The root's, once it is here.
     root: Option<std::path::PathBuf>,
     /// The volume on its way into the container that runs, and those to follow.
@@ -120,10 +120,11 @@ impl Agent {
 
     /// Starts the session in its root when all disks and networks are here, unless it is over already.
     pub(super) fn start(&mut self) -> Result<(), AgentError> {
+        self.ask_servers();
         let Some(device) = self.disks.root.as_deref().map(Path::to_owned) else { return Ok(()) };
         if !self.sessions.first().is_waiting()
             || self.is_placed()
-            || !self.disks.volumes.missing().is_empty()
+            || !self.disks.volumes.are_here()
             || !self.networks.are_settled()
         {
             return Ok(());
@@ -168,7 +169,9 @@ impl Agent {
         }
         .into_iter()
         .collect();
-        if labels.is_empty() {
+        if self.disks.volumes.afar().iter().any(|afar| afar == name) {
+            self.ask_servers();
+        } else if labels.is_empty() {
             self.join(name);
         } else {
             let found = self.hardware.seek_disks(&labels, RELOAD_PATIENCE);
@@ -181,7 +184,7 @@ impl Agent {
     }
 
     /// Puts a volume that the agent has into the container, or has it come with the next start.
-    fn join(&mut self, name: &str) {
+    pub(super) fn join(&mut self, name: &str) {
         let Some(volume) = self.disks.volumes.get(name).cloned() else { return };
         let first = self.sessions.first();
         match first.pid() {
@@ -249,7 +252,7 @@ impl Agent {
         self.join_next();
     }
 
-    fn volume_failed(&mut self, name: &str, error: &VolumeError) {
+    pub(super) fn volume_failed(&mut self, name: &str, error: &VolumeError) {
         if self.is_placed() {
             return self.forget_volume(name, error.to_string());
         }

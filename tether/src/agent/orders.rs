@@ -17,6 +17,17 @@ pub enum Ending {
     Restart,
 }
 
+impl Ending {
+    /// How the machine ends that the operator asks for this change; for others than an end, nothing.
+    fn after(change: PowerChange) -> Option<Self> {
+        match change {
+            PowerChange::Halt => Some(Self::PowerOff),
+            PowerChange::Reboot => Some(Self::Restart),
+            PowerChange::PowerOn | PowerChange::Resume | PowerChange::Suspend => None,
+        }
+    }
+}
+
 impl Agent {
     pub(super) fn host_event(&mut self, event: HostEvent) {
         match event {
@@ -38,16 +49,17 @@ impl Agent {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Power(PowerChange::Halt) => {
-                info!("the operator shuts the machine down");
-                self.stop();
-            }
-            Order::Power(PowerChange::Reboot) => {
-                info!("the operator restarts the machine");
-                self.ending = Ending::Restart;
-                self.stop();
-            }
-            Order::Power(change) => info!("the host says: {change:?}"),
+            Order::Power(change) => match Ending::after(change) {
+                Some(ending) => {
+                    match ending {
+                        Ending::PowerOff => info!("the operator shuts the machine down"),
+                        Ending::Restart => info!("the operator restarts the machine"),
+                    }
+                    self.ending = ending;
+                    self.stop();
+                }
+                None => info!("the host says: {change:?}"),
+            },
             Order::Reload => {
                 // The report says how it went.
                 let _told = self.reload();
@@ -63,6 +75,24 @@ impl Agent {
         match self.sessions.signal_first(number, group, &mut self.uplink) {
             Ok(()) => info!("signal {number} sent for the host"),
             Err(error) => warn!("signal {number} for the host: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_to_halt_ends_in_a_power_off_and_one_to_reboot_in_a_restart() {
+        for (change, expected) in [
+            (PowerChange::Halt, Some(Ending::PowerOff)),
+            (PowerChange::Reboot, Some(Ending::Restart)),
+            (PowerChange::PowerOn, None),
+            (PowerChange::Resume, None),
+            (PowerChange::Suspend, None),
+        ] {
+            assert_eq!(Ending::after(change), expected, "{change:?}");
         }
     }
 }

@@ -8,10 +8,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CStr;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::kmod::{ModuleInitFlags, finit_module, init_module};
 use tracing::{debug, warn};
 
 use super::modules::ModuleIndex;
@@ -19,6 +20,9 @@ use super::scsi;
 
 /// Where the initramfs holds modules and their two indexes.
 pub const MODULES: &str = "/lib/modules";
+
+/// The largest module that is unpacked: 100 times what the kernel's own are.
+const MAX_MODULE: usize = 64 << 20;
 
 /// When a device's driver is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,15 +219,28 @@ pub enum Probing {
 }
 
 fn insert(name: &str, probing: Probing) -> Result<(), Errno> {
+    let number = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     let path = PathBuf::from(MODULES).join(format!("{name}.ko"));
-    let file = File::open(path)
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return insert_packed(&path.with_extension("ko.zst"));
+        }
+        file => file.map_err(number)?,
+    };
     let parameters: &CStr = match (name, probing) {
         ("scsi_mod", _) => scsi::MANUAL,
         (_, Probing::Awaited) => c"",
         (_, Probing::Asynchronous) => c"async_probe",
     };
     finit_module(&file, parameters, ModuleInitFlags::empty())
+}
+
+/// Loads one of the modules that few VMs need, which bootstrap.iso has packed.
+fn insert_packed(path: &Path) -> Result<(), Errno> {
+    let number = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let packed = fs::read(path).map_err(number)?;
+    let module = zstd::bulk::decompress(&packed, MAX_MODULE).map_err(number)?;
+    init_module(&module, c"")
 }
 
 /// The modaliases of all devices of all buses.

@@ -103,6 +103,11 @@ impl Hardware {
         self.drivers.allow(Urgency::Network);
     }
 
+    /// Loads a module that belongs to no device.
+    pub fn load(&mut self, module: &str) {
+        self.drivers.load(module, Probing::Awaited);
+    }
+
     /// Looks for disks at all addresses, not only at the first of each controller.
     pub fn look_everywhere(&mut self) {
         self.scsi.look_everywhere();

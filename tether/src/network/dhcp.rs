@@ -51,6 +51,7 @@ const OFFER: u8 = 2;
 const ASK: u8 = 3;
 const ACK: u8 = 5;
 const NAK: u8 = 6;
+const RELEASE: u8 = 7;
 
 /// What a server has let.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +164,16 @@ impl Client {
         }
     }
 
+    /// What gives the lease back, and to whom; nothing without one. To be used no more then.
+    pub fn release(&self) -> Option<(Ipv4Addr, Vec<u8>)> {
+        let State::Leased { lease, .. } = &self.state else { return None };
+        let mut bytes = self.question(RELEASE, None, Some(lease.server), self.began);
+        // No answer comes, so that none is to be broadcast.
+        bytes[10..12].fill(0);
+        bytes[12..16].copy_from_slice(&address_of(lease).octets());
+        Some((lease.server, bytes))
+    }
+
     /// Takes a datagram from port 67.
     pub fn hear(&mut self, datagram: &[u8], now: u64) -> Option<Action> {
         let answer = Answer::read(datagram, self.transaction, self.mac)?;
@@ -254,9 +265,12 @@ impl Client {
         if let Some(server) = server {
             option(SERVER, &server.octets());
         }
-        option(ASKED, &[MASK, ROUTER, DNS, LEASE_TIME, T1, T2]);
-        if !self.hostname.is_empty() {
-            option(HOSTNAME, self.hostname.as_bytes());
+        // Whoever gives something back asks for nothing (RFC 2131, table 5).
+        if kind != RELEASE {
+            option(ASKED, &[MASK, ROUTER, DNS, LEASE_TIME, T1, T2]);
+            if !self.hostname.is_empty() {
+                option(HOSTNAME, self.hostname.as_bytes());
+            }
         }
         bytes.push(END);
         // What the oldest relays expect (RFC 1542, 2.1).

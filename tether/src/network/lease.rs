@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::dhcp::{Action, Client, Lease};
 use crate::sys;
@@ -113,6 +113,21 @@ impl Leasing {
         let (len, from) = received.ok()?;
         let is_server = from.is_some_and(|from| from.port() == SERVER_PORT);
         Some(if is_server { len } else { 0 })
+    }
+
+    /// Gives the lease back, if there is one. Nobody answers that; [`Self::is_given_back`] tells when it is on
+    /// its way.
+    pub fn give_back(&self) -> bool {
+        let Some((server, bytes)) = self.client.release() else { return false };
+        info!("the address is given back to {server}");
+        self.send(Some(server), &bytes);
+        true
+    }
+
+    /// Whether the card has taken all that was sent: before, the kernel may not even know the server's address
+    /// (udp(7), `SIOCOUTQ`).
+    pub fn is_given_back(&self) -> bool {
+        sys::unsent(self.fd.get_ref()).is_ok_and(|bytes| bytes == 0)
     }
 
     /// One attempt: what is lost is sent again.

@@ -2,39 +2,31 @@
 //!
 //! Only a process of the container's mount namespace can mount something in it (mount_namespaces(7)), and the
 //! copy of the image's content may take long; the agent itself does neither. The child prepares the volume among
-//! the agent's files, enters the namespace, attaches it, and leaves one record in a pipe. A child that is killed
-//! leaves none.
+//! the agent's files, enters the namespace and attaches it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::mount::mount;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, pipe2, read, write};
-use tokio::io::unix::AsyncFd;
+use nix::unistd::Pid;
 
+use super::errand::Errand;
 use super::place;
 use super::store::Store;
 use super::{HOME, Medium, Volume, VolumeError};
 use crate::inside::root::ContainerRoot;
 use crate::rootfs::tmpfs_options;
-use crate::stdio;
-use crate::sys::{self, Cloned};
-
-/// The longest record: `PIPE_BUF`, so that one write is atomic.
-const MAX_RECORD: usize = 4096;
+use crate::sys;
 
 /// A volume on its way.
 #[derive(Debug)]
 pub struct Joining {
     /// Its name.
     pub name: String,
-    status: AsyncFd<OwnedFd>,
+    errand: Errand,
 }
 
 impl Joining {
@@ -44,20 +36,10 @@ impl Joining {
     ///
     /// When there can be no child.
     pub fn start(volume: &Volume, first: Pid) -> Result<Self, VolumeError> {
-        let (status, child_status) = pipe2(OFlag::O_CLOEXEC).map_err(volume.step("make a pipe"))?;
-        // Between birth and reset, the child must not run the agent's signal handlers.
-        let mask = SigSet::all()
-            .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-            .map_err(volume.step("block signals"))?;
-        let cloned = sys::clone_process(0, None);
-        if matches!(cloned, Ok(Cloned::Child)) {
-            run(volume, first, &child_status);
-        }
-        mask.thread_set_mask().map_err(volume.step("unblock signals"))?;
-        cloned.map_err(volume.step("make a process"))?;
-        drop(child_status);
-        let status = stdio::watch(status).map_err(volume.step("watch a pipe"))?;
-        Ok(Self { name: volume.name.clone(), status })
+        let errand =
+            Errand::start(|status| enter(volume, first, status).map_err(|error| error.to_string()));
+        let errand = errand.map_err(|(step, errno)| volume.step(step)(errno))?;
+        Ok(Self { name: volume.name.clone(), errand })
     }
 
     /// Waits until that is known.
@@ -66,51 +48,13 @@ impl Joining {
     ///
     /// Nothing is taken.
     pub async fn ready(&self) {
-        match self.status.readable().await {
-            Ok(mut ready) => ready.retain_ready(),
-            Err(_shutting_down) => std::future::pending().await,
-        }
+        self.errand.ready().await;
     }
 
     /// How it went, once that is known; the context's task is woken then.
     pub fn poll_outcome(&self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
-        loop {
-            let mut ready = match self.status.poll_read_ready(context) {
-                Poll::Ready(Ok(ready)) => ready,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
-                Poll::Pending => return Poll::Pending,
-            };
-            let mut record = [0; MAX_RECORD];
-            match ready.try_io(|fd| Ok(read(fd.get_ref(), &mut record)?)) {
-                Ok(Ok(len)) => return Poll::Ready(self.outcome(&record[..len])),
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Ok(Err(error)) => return Poll::Ready(Err(error.to_string())),
-                Err(_would_block) => {}
-            }
-        }
+        self.errand.poll_outcome(context)
     }
-
-    fn outcome(&self, record: &[u8]) -> Result<(), String> {
-        match record {
-            [] => Err(format!("volume {}: what was mounting it was killed", self.name)),
-            b"\n" => Ok(()),
-            text => Err(String::from_utf8_lossy(text).into_owned()),
-        }
-    }
-}
-
-/// A line break is success, anything else the reason.
-fn run(volume: &Volume, first: Pid, status: &OwnedFd) -> ! {
-    sys::reset_signals();
-    umask(Mode::from_bits_truncate(0o022));
-    let mut record = match enter(volume, first, status) {
-        Ok(()) => "\n".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    record.truncate(record.floor_char_boundary(MAX_RECORD));
-    // The only reader is the agent; when even this write fails, there is nobody left to tell.
-    let _unreported = write(status, record.as_bytes());
-    sys::exit_now(0)
 }
 
 fn enter(volume: &Volume, first: Pid, status: &OwnedFd) -> Result<(), VolumeError> {

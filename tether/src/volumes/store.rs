@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The name is VIC's, whose volumes have it. A disk with other files and without that directory is a volume
-//! as it is.
+//! as it is, and so is a directory of a server, which others see too: it gets what it is to hide only if that is
+//! asked for.
 
 use std::os::fd::OwnedFd;
 
@@ -18,7 +19,7 @@ use rustix::fs::{
 };
 
 use super::copy::{self, errno};
-use super::{Volume, VolumeError};
+use super::{Medium, Volume, VolumeError};
 use crate::inside::root::{ContainerRoot, reopen};
 use crate::sys;
 
@@ -31,6 +32,8 @@ const LOST_AND_FOUND: &[u8] = b"lost+found";
 #[derive(Debug)]
 pub struct Store {
     disk: OwnedFd,
+    /// Whether it is the volume from its root on, and not this container's alone.
+    is_shared: bool,
 }
 
 impl Store {
@@ -44,7 +47,7 @@ impl Store {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let disk = rustix::fs::open(home, flags, Mode::empty());
         let disk = disk.map_err(errno).map_err(volume.step("open its disk"))?;
-        Ok(Some(Self { disk }))
+        Ok(Some(Self { disk, is_shared: matches!(volume.medium, Medium::Export(_)) }))
     }
 
     /// Its descriptor's number.
@@ -60,7 +63,8 @@ impl Store {
     /// [`VolumeError`].
     pub fn mount(&self, volume: &Volume, root: &ContainerRoot) -> Result<OwnedFd, VolumeError> {
         let data = self.data().map_err(volume.step("open the data on its disk"))?;
-        if self.is_new(&data).map_err(volume.step("look at what it holds"))? {
+        let gets_something = volume.copy || !self.is_shared;
+        if gets_something && self.is_new(&data).map_err(volume.step("look at what it holds"))? {
             self.fill(&data, volume, root)?;
         }
         let tree = sys::copy_mount_of(&data).map_err(volume.step("bind it"))?;
@@ -71,6 +75,9 @@ impl Store {
     }
 
     fn data(&self) -> Result<OwnedFd, Errno> {
+        if self.is_shared {
+            return self.disk.try_clone().map_err(|_| Errno::EMFILE);
+        }
         match self.open_data() {
             Err(Errno::ENOENT) => {}
             result => return result,
@@ -236,6 +243,20 @@ mod tests {
         let nowhere = dir.path().join("nowhere");
         fs::create_dir(&nowhere).unwrap();
         store.fill(&data, &volume(true), &ContainerRoot::at(&nowhere)).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_a_server_is_a_volume_from_its_root_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (share, image) = (dir.path().join("share"), dir.path().join("image"));
+        fs::create_dir_all(&share).unwrap();
+        fs::create_dir_all(image.join("data")).unwrap();
+        fs::write(image.join("data/file"), "image").unwrap();
+        let store = Store { is_shared: true, ..store(&share) };
+        let data = store.data().unwrap();
+        assert!(store.is_new(&data).unwrap());
+        store.fill(&data, &volume(true), &ContainerRoot::at(&image)).unwrap();
+        assert_eq!(names(&share), ["file"], "no directory of its own, and no mark left");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     image::ImageConfig,
     machine::{BOOTSTRAP_ISO, Boot, DEFAULT_MEMORY, Firmware, PipeKind},
     store::{CONSOLE, DISK, Draft},
-    volume::Attached,
+    volume::{Attached, Place},
 };
 
 /// The VM's hardware, as far as `run` lets one choose.
@@ -97,7 +97,11 @@ fn spec(
     spec.sessions.insert(id.to_owned(), session);
     spec.networks.extend(options.network.spec());
     for volume in &options.volumes {
-        let name = volume.option.name.as_deref().unwrap_or(&volume.label);
+        let label = match &volume.place {
+            Place::Image { label, .. } => label,
+            Place::Export(export) => &export.path,
+        };
+        let name = volume.option.name.as_deref().unwrap_or(label);
         // A volume may have several places; a key has one.
         let key = match spec.mounts.contains_key(name) {
             true => format!("{name}.{}", spec.mounts.len()),
@@ -109,22 +113,27 @@ fn spec(
 }
 
 fn mount(volume: &Attached) -> MountSpec {
-    let source = Url { scheme: "label".to_owned(), path: volume.label.clone(), ..Url::default() };
     let option = &volume.option;
-    MountSpec {
-        source,
-        dest: option.dest.clone(),
-        mode: if option.read_only { "ro" } else { "rw" }.to_owned(),
-        copy_mode: if option.copy { CopyMode::New } else { CopyMode::Never },
-    }
+    let (source, mode) = match &volume.place {
+        Place::Image { label, .. } => {
+            let (scheme, path) = ("label".to_owned(), label.clone());
+            let mode = if option.read_only { "ro" } else { "rw" };
+            (Url { scheme, path, ..Url::default() }, mode.to_owned())
+        }
+        Place::Export(export) => (export.source(), export.mode(option.read_only)),
+    };
+    let copy_mode = if option.copy { CopyMode::New } else { CopyMode::Never };
+    MountSpec { source, dest: option.dest.clone(), mode, copy_mode }
 }
 
 /// The disks of volumes, each image once, at the addresses after the root's.
 fn volume_lines(volumes: &[Attached]) -> Vec<(String, String)> {
     let mut images: Vec<&Path> = Vec::new();
     for volume in volumes {
-        if !images.contains(&volume.image.as_path()) {
-            images.push(&volume.image);
+        if let Place::Image { image, .. } = &volume.place
+            && !images.contains(&image.as_path())
+        {
+            images.push(image);
         }
     }
     // 7 is the controller's own.

@@ -192,3 +192,18 @@ fn a_lease_of_seconds_or_of_centuries_keeps_nobody_busy() {
         assert!(client.deadline() >= first + 1_000);
     }
 }
+
+#[test]
+fn a_lease_is_given_back_to_who_let_it_and_what_was_not_let_is_not() {
+    let mut nothing = client();
+    assert_eq!(nothing.release(), None);
+    sent(&mut nothing, 0);
+    assert_eq!(nothing.release(), None);
+    let (to, bytes) = leased().release().unwrap();
+    assert_eq!((to, option(&bytes, KIND)), (SERVER, Some(vec![RELEASE])));
+    assert_eq!((&bytes[10..12], &bytes[12..16]), (&[0, 0][..], &ADDRESS.octets()[..]));
+    assert_eq!(option(&bytes, super::SERVER), Some(SERVER.octets().to_vec()));
+    for code in [ASKED, ASKED_ADDRESS, HOSTNAME] {
+        assert_eq!(option(&bytes, code), None, "RFC 2131, table 5: option {code}");
+    }
+}
