@@ -64,6 +64,11 @@ impl Deframer {
         self.partial.len() + self.packet.len() + self.raw.len()
     }
 
+    /// Bytes of a frame whose end has not come.
+    pub(crate) fn partial(&self) -> usize {
+        self.skipped.saturating_add(self.partial.len())
+    }
+
     /// Takes bytes off the front of `input` up to the end of the next frame.
     ///
     /// `None` when `input` is used up; call again with more. Empty frames are passed over, so a

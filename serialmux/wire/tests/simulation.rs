@@ -59,6 +59,12 @@ fn every_byte_arrives_once_whatever_the_line_does() {
     );
 }
 
+#[test]
+fn an_acceptance_that_the_line_brings_late_is_no_rollback() {
+    // Found as one of a million: an ACCEPT came damaged, was sent again, and then came whole after all.
+    assert!(is_well(85_357));
+}
+
 fn is_well(seed: u64) -> bool {
     let plan = Plan::drawn(seed);
     let text = format!("{plan:?}");

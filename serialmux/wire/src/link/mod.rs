@@ -418,6 +418,11 @@ impl Link {
         frames + in_flight + channels + resets + ids + gone
     }
 
+    /// Bytes that have come of a frame whose end has not: what follows soon, and is of no use before.
+    pub fn partial(&self) -> usize {
+        self.deframer.partial()
+    }
+
     /// Smoothed round-trip time of the session.
     pub fn rtt(&self) -> Option<Duration> {
         self.live.as_ref().and_then(|live| live.rtt.smoothed())
