@@ -224,6 +224,9 @@ impl Shared {
     fn pump(&self, way: Way, mut from: TcpStream, to: &TcpStream) {
         let mut buffer = [0; 16 * 1024];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
+            // QEMU holds bytes back until those before them are acknowledged, for 40 ms if nobody hurries;
+            // serialmux does, too.
+            rustix::net::sockopt::set_tcp_quickack(&from, true).ok();
             if self.pass(way, &buffer[..n], to).is_err() {
                 break;
             }

@@ -49,6 +49,10 @@ enum State {
 enum Source {
     /// The runtime watches it.
     Plain(AsyncFd<OwnedFd>),
+    /// Nobody watches it, as nothing that comes now is of use by itself. It can be read and written all the same.
+    Resting(OwnedFd),
+    /// While one becomes another, and after that failed.
+    Gone,
     /// For the runtime a hang-up is the end, for this descriptor it is not: an epoll instance of its own
     /// watches it, and the runtime watches that.
     Nested(Nested),
@@ -119,6 +123,7 @@ impl Line {
     pub(crate) fn poll_changed(&self, cx: &mut Context<'_>, blocked: bool) -> Poll<io::Result<()>> {
         let (fd, wants_room) = match &self.source {
             Source::Plain(fd) => (fd, blocked || self.state == State::Connecting),
+            Source::Resting(_) | Source::Gone => return Poll::Pending,
             Source::Nested(nested) => (&nested.edges, false),
         };
         if let Poll::Ready(ready) = fd.poll_read_ready(cx) {
@@ -128,6 +133,29 @@ impl Line {
             return Poll::Ready(ready.map(|mut guard| guard.retain_ready()));
         }
         Poll::Pending
+    }
+
+    /// Has nobody watch a serial port until [`rouse`](Self::rouse): a 16550 announces every 14 bytes.
+    pub(crate) fn rest(&mut self) {
+        self.source = match std::mem::replace(&mut self.source, Source::Gone) {
+            Source::Plain(fd) if self.transport == Transport::Uart => {
+                Source::Resting(fd.into_inner())
+            }
+            other => other,
+        };
+    }
+
+    /// Has it watched again.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's: the line is of no more use then.
+    pub(crate) fn rouse(&mut self) -> io::Result<()> {
+        self.source = match std::mem::replace(&mut self.source, Source::Gone) {
+            Source::Resting(fd) => Source::Plain(sys::watch(fd)?),
+            other => other,
+        };
+        Ok(())
     }
 
     /// Takes note of what has changed. To be called before reading and writing.
@@ -150,7 +178,8 @@ impl Line {
                     None => {}
                 }
             }
-            Source::Plain(_) => self.piece.just_now = false,
+            Source::Plain(_) | Source::Resting(_) => self.piece.just_now = false,
+            Source::Gone => return Err(io::ErrorKind::NotConnected.into()),
             Source::Nested(nested) => {
                 if let Some(is_open) = nested.refresh()? {
                     self.state = if is_open { State::Open } else { State::Closed };
@@ -179,6 +208,11 @@ impl Line {
                     read => Ok(read),
                 }
             }
+            Source::Resting(fd) => {
+                let read = later(read(fd, buffer).map_err(io::Error::from))?;
+                Ok(read.filter(|len| *len > 0))
+            }
+            Source::Gone => Ok(None),
             Source::Nested(nested) => {
                 if !nested.readable {
                     return Ok(None);
@@ -202,21 +236,24 @@ impl Line {
         if self.state != State::Open {
             return Ok(false);
         }
-        let fd = match &self.source {
-            Source::Plain(fd) if self.transport == Transport::Uart => fd,
-            Source::Plain(_) => return Ok(true),
-            Source::Nested(nested) => return Ok(nested.writable),
-        };
-        if self.piece.left > 0 {
+        if self.transport == Transport::Uart && self.piece.left > 0 {
             return Ok(true);
         }
-        // The runtime remembers "writable" until a write would block, which is when the queue is full.
-        // The kernel's poll says it only below the wake-up mark, so ask that.
-        let result = fd.try_io(Interest::WRITABLE, |fd| match has_room(fd)? {
-            true => Ok(()),
-            false => Err(io::ErrorKind::WouldBlock.into()),
-        });
-        let has_room = later(result)?.is_some();
+        let has_room = match &self.source {
+            // The runtime remembers "writable" until a write would block, which is when the queue is full.
+            // The kernel's poll says it only below the wake-up mark, so ask that.
+            Source::Plain(fd) if self.transport == Transport::Uart => {
+                let result = fd.try_io(Interest::WRITABLE, |fd| match has_room(fd)? {
+                    true => Ok(()),
+                    false => Err(io::ErrorKind::WouldBlock.into()),
+                });
+                later(result)?.is_some()
+            }
+            Source::Plain(_) => return Ok(true),
+            Source::Resting(fd) => has_room(fd)?,
+            Source::Gone => return Ok(false),
+            Source::Nested(nested) => return Ok(nested.writable),
+        };
         self.piece.found(has_room);
         Ok(has_room)
     }
@@ -242,6 +279,12 @@ impl Line {
                 self.piece.used(taken);
                 Ok(taken)
             }
+            Source::Resting(fd) => {
+                let taken = later(write(fd, bytes).map_err(io::Error::from))?;
+                self.piece.used(taken);
+                Ok(taken)
+            }
+            Source::Gone => Ok(None),
             Source::Nested(nested) => {
                 let taken = later(write(&nested.fd, bytes).map_err(io::Error::from))?;
                 nested.writable = taken.is_some();
