@@ -34,8 +34,9 @@ const MAX_PAYLOAD: usize = MAX_PLAIN + 512;
 const SMALL: usize = 40;
 /// A stream is worth the memory of an encoder once it has carried so much.
 const WORTHWHILE: u64 = 1024;
-/// After something incompressible, so many bytes go as they are; doubled each time up to the second.
-const PENALTY: (usize, usize) = (16 * 1024, 512 * 1024);
+/// After something incompressible, so many bytes go as they are; doubled each time up to the second, where trying
+/// costs a hundredth of what the line does. More, and text behind an archive would go unpacked for seconds.
+const PENALTY: (usize, usize) = (16 * 1024, 64 * 1024);
 
 /// The first level with zstd's lazy matching: a tenth smaller than those below it on log text, at 8 ms for a
 /// megabyte instead of 3, where a serial line takes a second and more for what remains.
