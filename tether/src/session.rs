@@ -39,6 +39,7 @@ use crate::relay::{Flow, WhenFull};
 use crate::report::Reporter;
 use crate::rootfs::Rootfs;
 use crate::signal::{self, Pending};
+use crate::spool::Spool;
 use crate::uplink::{Uplink, UplinkError};
 
 mod launch;
@@ -143,6 +144,8 @@ pub struct Session {
     linger: Duration,
     /// How much output is kept beside the link's own, and what happens then.
     backlog: Option<(usize, WhenFull)>,
+    /// What extends that, until there are streams.
+    spool: Option<Spool>,
     gave_up: bool,
     /// What was told of its end.
     last_words: Option<Body>,
@@ -205,6 +208,7 @@ impl Session {
             gone_at: None,
             linger: Duration::ZERO,
             backlog: None,
+            spool: None,
             gave_up: false,
             last_words: None,
         }
@@ -231,6 +235,19 @@ impl Session {
         if let Some(streams) = &mut self.streams {
             streams.keep(self.backlog);
         }
+    }
+
+    /// Keeps on a disk from now on what memory has no room for.
+    pub fn extend(&mut self, spool: Spool) {
+        match &mut self.streams {
+            Some(streams) => streams.extend(spool),
+            None => self.spool = Some(spool),
+        }
+    }
+
+    /// Output that is kept because the link has no room for it, how much of it on a disk, and what was dropped; bytes.
+    pub fn kept(&self) -> [u64; 3] {
+        self.streams.as_ref().map_or([0; 3], Streams::kept)
     }
 
     /// Whether the session has not been started yet.
@@ -313,6 +330,7 @@ impl Session {
                 let Self { id, launch, is_first, .. } = &*self;
                 let mut streams = Streams::open(id, launch, *is_first, stdio, teller.uplink)?;
                 streams.keep(self.backlog);
+                self.spool.take().into_iter().for_each(|spool| streams.extend(spool));
                 self.streams = Some(streams);
             }
         }

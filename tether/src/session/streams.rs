@@ -9,6 +9,7 @@ use wire::{ChannelId, Class, Direction, Link};
 
 use crate::process::Launch;
 use crate::relay::{Flow, InputRelay, OutputRelay, WhenFull};
+use crate::spool::Spool;
 use crate::stdio::{self, Output, Stdio};
 use crate::uplink::{Uplink, UplinkError};
 
@@ -68,6 +69,18 @@ impl Streams {
         if let Some(output) = &mut self.output {
             output.set_backlog(backlog);
         }
+    }
+
+    /// Keeps more of it on a disk from now on.
+    pub(super) fn extend(&mut self, spool: Spool) {
+        if let Some(output) = &mut self.output {
+            output.extend(spool);
+        }
+    }
+
+    /// Output that is kept because the link has no room for it, how much of it on a disk, and what was dropped; bytes.
+    pub(super) fn kept(&self) -> [u64; 3] {
+        self.output.as_ref().map_or([0; 3], |it| [it.backlog(), it.spooled(), it.dropped()])
     }
 
     /// Puts the next run's ends in the place of the last one's.
@@ -164,27 +177,29 @@ impl Streams {
         flow
     }
 
-    /// When output is to be looked at that nobody will tell of.
+    /// When output is to be looked at that nobody will tell of, or a disk has let too much time pass.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        let output = self.output.as_ref()?;
         let stdio = self.stdio.as_ref().filter(|stdio| stdio.is_unwatched());
-        stdio.and_then(|_| self.rests_until())
-    }
-
-    /// Until when output is left where it is.
-    fn rests_until(&self) -> Option<Instant> {
-        self.output.as_ref().and_then(OutputRelay::rests_until)
+        let rest = stdio.and_then(|_| output.rests_until());
+        [rest, output.disk_deadline()].into_iter().flatten().min()
     }
 
     /// Whether something can be moved at once; else the context's task is woken when it can, unless that
     /// depends on the link, which tells by itself.
     pub(super) fn poll_ready(&mut self, context: &mut Context<'_>, link: &mut Link) -> Poll<()> {
-        let stuck = self.output.as_ref().filter(|output| output.is_stuck());
-        if let Some(output) = stuck {
-            output.want_room(link);
+        let mut reads = true;
+        let mut disk = Poll::Pending;
+        if let Some(output) = &mut self.output {
+            if output.lacks_room() {
+                output.want_room(link);
+            }
+            reads = !output.is_stuck() && output.rests_until().is_none();
+            disk = output.poll_disk(context);
         }
-        let reads = stuck.is_none() && self.rests_until().is_none();
-        let Some(stdio) = &mut self.stdio else { return Poll::Pending };
-        stdio.poll_ready(context, reads, self.input.is_blocked())
+        let Some(stdio) = &mut self.stdio else { return disk };
+        let stdio = stdio.poll_ready(context, reads, self.input.is_blocked());
+        if disk.is_ready() { disk } else { stdio }
     }
 
     /// Whether output waits for room in the link.
