@@ -11,7 +11,7 @@ const LAST: usize = 4_000_000;
 /// Writes all of it, says so where no multiplexer is needed for it, and waits for another word.
 fn script() -> String {
     format!(
-        "mknod said c 1 11; echo up; read x; seq 1 {LAST}; echo everything is written >said; read y; exit 3"
+        "mknod said c 1 11; echo up; read x; seq 1 {LAST}; echo '<0>everything is written' >said; read y; exit 3"
     )
 }
 
