@@ -134,6 +134,8 @@ pub struct Session {
     streams: Option<Streams>,
     /// Whether it is the container's own.
     is_first: bool,
+    /// Whether the multiplexer can read its output packed, if it is not.
+    unpacks: bool,
     restarts: Restarts,
     early: Pending,
     size: (u16, u16),
@@ -185,6 +187,7 @@ impl Session {
     pub fn requested(first: &Self, request: &mux::Exec) -> Self {
         let mut own = Self::of(&request.session, launch::of_request(&first.launch, request));
         own.linger = first.linger;
+        own.unpacks = request.unpacks;
         if let (Ok(rows @ 1..), Ok(columns @ 1..)) =
             (u16::try_from(request.rows), u16::try_from(request.columns))
         {
@@ -201,6 +204,7 @@ impl Session {
             phase: Phase::Waiting,
             streams: None,
             is_first: false,
+            unpacks: false,
             restarts: Restarts::new(RestartPolicy::No),
             early: Pending::default(),
             size: DEFAULT_SIZE,
@@ -327,8 +331,9 @@ impl Session {
         match &mut self.streams {
             Some(streams) => streams.renew(&self.id, &self.launch, stdio, teller.uplink)?,
             None => {
-                let Self { id, launch, is_first, .. } = &*self;
-                let mut streams = Streams::open(id, launch, *is_first, stdio, teller.uplink)?;
+                let Self { id, launch, is_first, unpacks, .. } = &*self;
+                let packs = (*is_first, *unpacks);
+                let mut streams = Streams::open(id, launch, packs, stdio, teller.uplink)?;
                 streams.keep(self.backlog);
                 self.spool.take().into_iter().for_each(|spool| streams.extend(spool));
                 self.streams = Some(streams);

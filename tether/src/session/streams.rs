@@ -23,7 +23,9 @@ pub(super) struct Streams {
     input: InputRelay,
     tty: bool,
     /// Whether these are the container's own, which go packed.
-    packs: bool,
+    is_log: bool,
+    /// Whether the output of others may.
+    unpacks: bool,
     /// The channel with which the input of this run began.
     origin: Option<ChannelId>,
 }
@@ -40,11 +42,12 @@ pub(super) struct Length {
 }
 
 impl Streams {
-    /// Opens the channels of a session; `is_log` says that its output is the log.
+    /// Opens the channels of a session; `is_log` says that its output is the log, `unpacks` that it may be packed
+    /// although it is not.
     pub(super) fn open(
         session: &str,
         launch: &Launch,
-        is_log: bool,
+        (is_log, unpacks): (bool, bool),
         stdio: Stdio,
         uplink: &mut Uplink,
     ) -> Result<Self, UplinkError> {
@@ -53,7 +56,8 @@ impl Streams {
             output: None,
             input: InputRelay::new(None, is_log),
             tty: launch.tty,
-            packs: is_log,
+            is_log,
+            unpacks,
             origin: None,
         };
         if !launch.detached {
@@ -110,7 +114,7 @@ impl Streams {
             false => None,
         };
         self.origin = channel;
-        self.input = InputRelay::new(channel, self.packs);
+        self.input = InputRelay::new(channel, self.is_log);
         Ok(())
     }
 
@@ -119,15 +123,18 @@ impl Streams {
         session: &str,
         uplink: &mut Uplink,
     ) -> Result<(ChannelId, Option<Packer>), UplinkError> {
-        let class = match (self.tty, self.packs) {
+        let class = match (self.tty, self.is_log) {
             (true, _) => Class::Terminal,
             (false, true) => Class::Log,
             (false, false) => Class::Exec,
         };
-        let (session, tty, packed) = (session.to_owned(), self.tty, self.packs);
+        // Whoever sits at a terminal waits for each key's echo, and sees little at once.
+        let is_worth_it = self.unpacks && !self.tty && uplink.link().is_scarce();
+        let packed = self.is_log || is_worth_it;
+        let (session, tty) = (session.to_owned(), self.tty);
         let kind = label::Kind::Output(label::Output { session, tty, packed });
         let channel = uplink.open(Direction::ToMux, class, kind)?;
-        Ok((channel, packed.then(|| Packer::new(uplink.budget()))))
+        Ok((channel, packed.then(|| Packer::new(uplink.budget(self.is_log)))))
     }
 
     fn input_channel(
@@ -138,7 +145,7 @@ impl Streams {
         uplink: &mut Uplink,
     ) -> Result<ChannelId, UplinkError> {
         let class = if self.tty { Class::Terminal } else { Class::Exec };
-        let (session, packed) = (session.to_owned(), self.packs);
+        let (session, packed) = (session.to_owned(), self.is_log);
         let kind = label::Kind::Input(label::Input { session, packed, start, origin });
         uplink.open(Direction::ToGuest, class, kind)
     }
@@ -247,7 +254,7 @@ impl Streams {
     ) -> Result<(), UplinkError> {
         let is_output = self.output.as_ref().is_some_and(|output| output.channel() == channel);
         let origin = self.origin.map_or(0, |origin| origin.0);
-        if !self.packs {
+        if !self.is_log {
             self.channel_gone(channel);
         } else if self.input.channel() == Some(channel) {
             let channel = self.input_channel(session, self.input.came(), origin, uplink)?;
