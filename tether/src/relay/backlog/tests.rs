@@ -294,7 +294,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// The model is the sequence of pieces that went in: what comes out is that, whatever the disk does, but for
     /// gaps that account for each byte and line between; and nothing is missing where nothing may be.
