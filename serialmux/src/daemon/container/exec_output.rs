@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_daemon_that_knows_nothing_goes_on_for_a_client_that_has_any_part_of_it() {
         let (line, plain) = packed(5000);
-        assert!(line.len() * 3 < plain.len(), "{} of {}", line.len(), plain.len());
+        assert!(line.len() * 2 < plain.len(), "{} of {}", line.len(), plain.len());
         let mut first = output(0);
         first.push(&line);
         let all = pieces(&mut first);
