@@ -20,7 +20,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use guestinfo::{LinkSpec, RestartPolicy, SessionSpec, Spec};
+use guestinfo::{RestartPolicy, SessionSpec, Spec};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -42,6 +42,7 @@ use crate::signal::{self, Pending};
 use crate::spool::Spool;
 use crate::uplink::{Uplink, UplinkError};
 
+mod keeping;
 mod launch;
 mod request;
 pub mod restart;
@@ -231,27 +232,6 @@ impl Session {
     /// How long the multiplexer may from now on leave output untaken after the process's end, seconds.
     pub fn set_linger(&mut self, seconds: u64) {
         self.linger = Duration::from_secs(seconds.min(MAX_LINGER));
-    }
-
-    /// What becomes of output from now on that the link has no room for.
-    pub fn set_mode(&mut self, link: &LinkSpec) {
-        self.backlog = launch::backlog(link);
-        if let Some(streams) = &mut self.streams {
-            streams.keep(self.backlog);
-        }
-    }
-
-    /// Keeps on a disk from now on what memory has no room for.
-    pub fn extend(&mut self, spool: Spool) {
-        match &mut self.streams {
-            Some(streams) => streams.extend(spool),
-            None => self.spool = Some(spool),
-        }
-    }
-
-    /// Output that is kept because the link has no room for it, how much of it on a disk, and what was dropped; bytes.
-    pub fn kept(&self) -> [u64; 3] {
-        self.streams.as_ref().map_or([0; 3], Streams::kept)
     }
 
     /// Whether the session has not been started yet.
