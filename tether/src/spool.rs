@@ -8,7 +8,7 @@
 //! only, and so is the key it is sealed with. Neither outlives the agent.
 //!
 //! Records go to the disk one after the other and come back in that order. Nothing waits in here: the disk is
-//! another process's to wait for ([`disk`]), which is asked for one record to write and one to read at a time.
+//! another process's to wait for (`disk`), which is asked for one record to write and one to read at a time.
 //! Whatever fails, each byte is either passed on or told to be missing, in its place:
 //!
 //! * what cannot be written goes back to where it came from ([`Spool::take_back`]);
