@@ -219,6 +219,44 @@ fn an_exec_outlives_the_daemon_and_its_client_notices_nothing() {
     lab.containervm(["stop", "-t", "1", "box"]).finish().code(0);
 }
 
+/// Bytes that the daemon has received from the VM.
+fn received(lab: &Lab) -> u64 {
+    let shown = lab.serialmux(["inspect", "box"]).finish();
+    let said: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    said["link"]["statistics"]["bytes_in"].as_u64().unwrap_or_else(|| panic!("{said:#}"))
+}
+
+#[test]
+fn text_of_an_exec_comes_packed_and_no_dying_daemon_changes_a_byte() {
+    let lab = Lab::new();
+    let daemon = lab.daemon("0");
+    let port = port_of(&daemon.so_far());
+    let script = "echo up; exec sleep 1000";
+    let idle = ["run", "-d", "--name", "box", "--boot", "direct", "busybox", "sh", "-c", script];
+    lab.containervm(idle).finish().code(0);
+    lab.serialmux(["logs", "-f", "box"]).expect("up\n");
+    let text: String = (1..=600_000).map(|n| format!("{n}\n")).collect();
+    let exec = lab.serialmux(["exec", "box", "seq", "1", "600000"]);
+    let mut daemon = daemon;
+    for n in [1, 700_000, 2_000_000, 3_500_000] {
+        exec.expect_bytes(n);
+        daemon.signal(Signal::KILL);
+        drop(daemon.finish());
+        daemon = lab.daemon(&port);
+    }
+    let exec = exec.end();
+    assert_eq!(exec.code(0).err(), "");
+    assert_eq!(sha256(&exec.stdout), sha256(text.as_bytes()));
+    // What that costs on the line shows where nothing is sent twice.
+    let before = received(&lab);
+    let exec = lab.serialmux(["exec", "box", "seq", "1", "600000"]).finish();
+    assert_eq!(sha256(&exec.code(0).stdout), sha256(text.as_bytes()));
+    let cost = received(&lab) - before;
+    assert!(cost * 2 < text.len() as u64, "{cost} for {}", text.len());
+    record(&format!("an exec's {} bytes of text took {cost} on the serial line", text.len()));
+    lab.containervm(["stop", "-t", "1", "box"]).finish().code(0);
+}
+
 #[test]
 fn many_execs_at_once_write_as_much_as_they_like() {
     let lab = Lab::new();

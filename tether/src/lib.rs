@@ -5,7 +5,7 @@
 //! [`agent`] is the event loop and the only owner of state that changes; [`config`] finds out what to run;
 //! [`boot`] brings the machine up to the point where the container's disk is found; [`sessions`] holds all that
 //! runs, [`session`] is the life of one, [`rootfs`] and [`process`] turn its config into a running program;
-//! [`stdio`], [`relay`], [`uplink`], [`pipes`], [`ladder`] and [`mod@line`] carry
+//! [`stdio`], [`relay`], [`spool`], [`uplink`], [`pipes`], [`ladder`] and [`mod@line`] carry
 //! its bytes; [`power`] ends it all, also after a panic ([`afterlife`]).
 //!
 //! # What is deliberately absent
@@ -47,6 +47,7 @@ pub mod rootfs;
 pub mod session;
 pub mod sessions;
 pub mod signal;
+pub mod spool;
 pub mod stdio;
 pub mod sys;
 pub mod timekeeper;

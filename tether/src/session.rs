@@ -20,7 +20,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use guestinfo::{LinkSpec, RestartPolicy, SessionSpec, Spec};
+use guestinfo::{RestartPolicy, SessionSpec, Spec};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -39,8 +39,10 @@ use crate::relay::{Flow, WhenFull};
 use crate::report::Reporter;
 use crate::rootfs::Rootfs;
 use crate::signal::{self, Pending};
+use crate::spool::Spool;
 use crate::uplink::{Uplink, UplinkError};
 
+mod keeping;
 mod launch;
 mod request;
 pub mod restart;
@@ -133,6 +135,8 @@ pub struct Session {
     streams: Option<Streams>,
     /// Whether it is the container's own.
     is_first: bool,
+    /// Whether the multiplexer can read its output packed, if it is not.
+    unpacks: bool,
     restarts: Restarts,
     early: Pending,
     size: (u16, u16),
@@ -143,6 +147,8 @@ pub struct Session {
     linger: Duration,
     /// How much output is kept beside the link's own, and what happens then.
     backlog: Option<(usize, WhenFull)>,
+    /// What extends that, until there are streams.
+    spool: Option<Spool>,
     gave_up: bool,
     /// What was told of its end.
     last_words: Option<Body>,
@@ -182,6 +188,7 @@ impl Session {
     pub fn requested(first: &Self, request: &mux::Exec) -> Self {
         let mut own = Self::of(&request.session, launch::of_request(&first.launch, request));
         own.linger = first.linger;
+        own.unpacks = request.unpacks;
         if let (Ok(rows @ 1..), Ok(columns @ 1..)) =
             (u16::try_from(request.rows), u16::try_from(request.columns))
         {
@@ -198,6 +205,7 @@ impl Session {
             phase: Phase::Waiting,
             streams: None,
             is_first: false,
+            unpacks: false,
             restarts: Restarts::new(RestartPolicy::No),
             early: Pending::default(),
             size: DEFAULT_SIZE,
@@ -205,6 +213,7 @@ impl Session {
             gone_at: None,
             linger: Duration::ZERO,
             backlog: None,
+            spool: None,
             gave_up: false,
             last_words: None,
         }
@@ -223,14 +232,6 @@ impl Session {
     /// How long the multiplexer may from now on leave output untaken after the process's end, seconds.
     pub fn set_linger(&mut self, seconds: u64) {
         self.linger = Duration::from_secs(seconds.min(MAX_LINGER));
-    }
-
-    /// What becomes of output from now on that the link has no room for.
-    pub fn set_mode(&mut self, link: &LinkSpec) {
-        self.backlog = launch::backlog(link);
-        if let Some(streams) = &mut self.streams {
-            streams.keep(self.backlog);
-        }
     }
 
     /// Whether the session has not been started yet.
@@ -310,9 +311,11 @@ impl Session {
         match &mut self.streams {
             Some(streams) => streams.renew(&self.id, &self.launch, stdio, teller.uplink)?,
             None => {
-                let Self { id, launch, is_first, .. } = &*self;
-                let mut streams = Streams::open(id, launch, *is_first, stdio, teller.uplink)?;
+                let Self { id, launch, is_first, unpacks, .. } = &*self;
+                let packs = (*is_first, *unpacks);
+                let mut streams = Streams::open(id, launch, packs, stdio, teller.uplink)?;
                 streams.keep(self.backlog);
+                self.spool.take().into_iter().for_each(|spool| streams.extend(spool));
                 self.streams = Some(streams);
             }
         }

@@ -23,8 +23,9 @@ use crate::uevent::Uevent;
 /// Bytes of messages to the multiplexer that wait for room in the link.
 const MAX_OUTBOX: usize = 64 * 1024;
 
-/// Outputs that are compressed at once, at some 400 KB each; the others go as they are.
-const MAX_PACKERS: usize = 4;
+/// Outputs that are compressed at once, at some 400 KB each: the log, and of processes beside the container's own
+/// so many; the others go as they are.
+const MAX_PACKERS: usize = 3;
 
 /// The most that is taken of the control channel in one turn.
 const READ: usize = 4096;
@@ -77,8 +78,8 @@ pub struct Uplink {
     heard: u64,
     outbox: Vec<u8>,
     sessions: u64,
-    /// Who may compress what is written to channels.
-    budget: Budget,
+    /// Who may compress what is written to channels: the log, and the others.
+    budgets: [Budget; 2],
 }
 
 impl Uplink {
@@ -100,7 +101,7 @@ impl Uplink {
             heard: 0,
             outbox: Vec::new(),
             sessions: 0,
-            budget: Budget::new(MAX_PACKERS),
+            budgets: [Budget::new(1), Budget::new(MAX_PACKERS)],
         })
     }
 
@@ -109,9 +110,10 @@ impl Uplink {
         &mut self.link
     }
 
-    /// Who may compress what is written to channels.
-    pub fn budget(&self) -> &Budget {
-        &self.budget
+    /// Who may compress the log, or else what is written to the channels of others.
+    pub fn budget(&self, is_log: bool) -> &Budget {
+        let [log, others] = &self.budgets;
+        if is_log { log } else { others }
     }
 
     /// Opens a channel of a session.

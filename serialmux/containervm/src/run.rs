@@ -6,6 +6,7 @@ mod network;
 mod process;
 mod quantity;
 mod security;
+mod spool;
 mod write;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use self::{
     network::{NetworkMode, NetworkModeError, NetworkOptions, Publish, PublishError},
     quantity::{Memory, bytes, cpus, disk, memory, nano_cpus},
     security::SecurityOption,
+    spool::{SpoolDisk, SpoolDiskError},
     write::{Hardware, vmx},
 };
 use crate::{identity::IdentityError, volume::Attached};
@@ -60,6 +62,8 @@ pub struct RunOptions {
     pub network: NetworkOptions,
     /// `-v`, with their images.
     pub volumes: Vec<Attached>,
+    /// The disk for `--log-opt spool=SIZE`.
+    pub spool: Option<SpoolDisk>,
 }
 
 /// Why a container cannot be run as asked.

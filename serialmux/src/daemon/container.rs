@@ -13,6 +13,7 @@
 
 mod control;
 mod exec_client;
+mod exec_output;
 mod execs;
 mod handle;
 mod inputs;
@@ -376,7 +377,7 @@ impl Container {
                 self.control.opened_down(channel);
             }
             (Some(label::Kind::Output(of)), ToMux) if of.session != self.id => {
-                self.execs.output_opened(link, &of.session, channel, base);
+                self.execs.output_opened(link, &of, channel, base);
             }
             (Some(label::Kind::Input(of)), ToGuest) if of.session != self.id => {
                 self.execs.input_opened(link, &of.session, channel);

@@ -61,8 +61,8 @@ pub use report::{EndpointReport, ExitLog, MountReport, Report, SessionReport, St
 pub use spec::{
     Capability, Changes, CmdSpec, ContainerSpec, CopyMode, DiagnosticsSpec, LinkMode, LinkSpec,
     MountSpec, NetworkSpec, OomScore, PolicyError, ProcessSpec, ProcessSpecError, Protection,
-    Resource, RestartPolicy, RouteSpec, SessionSpec, Spec, SyslogSpec, Tmpfs, TmpfsError,
-    TrustLevel, Ulimit, VersionSpec,
+    Resource, RestartPolicy, RouteSpec, SPOOL_LINE, SessionSpec, Spec, SyslogSpec, Tmpfs,
+    TmpfsError, TrustLevel, Ulimit, VersionSpec,
 };
 pub use timestamp::Timestamp;
 pub use url::Url;

@@ -26,7 +26,7 @@ mod session;
 
 pub use changes::Changes;
 pub use container::{ContainerSpec, Tmpfs, TmpfsError};
-pub use link::{LinkMode, LinkSpec, Protection};
+pub use link::{LinkMode, LinkSpec, Protection, SPOOL_LINE};
 pub use mount::{CopyMode, MountSpec};
 pub use network::{NetworkSpec, RouteSpec, TrustLevel};
 pub use process::{Capability, OomScore, ProcessSpec, ProcessSpecError, Resource, Ulimit};

@@ -134,12 +134,13 @@ fn mount() -> impl Strategy<Value = MountSpec> {
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    let link = (any::<bool>(), any::<(u64, u64)>(), any::<bool>()).prop_map(
-        |(plain, (linger, max), lossy)| LinkSpec {
+    let link = (any::<bool>(), any::<(u64, u64)>(), any::<(bool, bool)>()).prop_map(
+        |(plain, (linger, max), (lossy, spool))| LinkSpec {
             protection: if plain { Protection::Plain } else { Protection::Sealed },
             linger,
             mode: if lossy { LinkMode::NonBlocking } else { LinkMode::Blocking },
             max_buffer_size: max,
+            spool,
         },
     );
     (

@@ -1,4 +1,5 @@
-//! The container's disks on their way: the root's and the volumes', awaited, mounted, and then the start.
+//! The container's disks on their way: the root's and the volumes', awaited, mounted, and then the start. The
+//! spool's comes when it comes.
 //!
 //! What is wrong before the container has been started ends it with that reason. Afterwards, when a reload wants
 //! a further volume, it is only told: in the log, in the report, as the volume's `mounted`.
@@ -12,11 +13,12 @@ use guestinfo::{ContainerSpec, MountSpec, Started};
 use tracing::{info, warn};
 
 use super::{Agent, AgentError, CGROUP};
-use crate::boot::disk::CONTAINERFS;
+use crate::boot::disk::{CONTAINERFS, SPOOL};
 use crate::boot::hardware::{Disk, Missed};
 use crate::cgroup::{self, Cgroup};
 use crate::process::failure::{GENERAL, StartFailure};
 use crate::rootfs::Rootfs;
+use crate::spool::Spool;
 use crate::sys;
 use crate::volumes::joining::Joining;
 use crate::volumes::{Volume, VolumeError, Volumes};
@@ -30,6 +32,8 @@ pub(super) struct Disks {
     pub(super) volumes: Volumes,
     /// The root's, once it is here.
     root: Option<std::path::PathBuf>,
+    /// Whether the spool's is awaited.
+    awaits_spool: bool,
     /// The volume on its way into the container that runs, and those to follow.
     joining: Option<Joining>,
     queue: VecDeque<String>,
@@ -65,6 +69,10 @@ impl Agent {
         }
         let mut labels = self.disks.volumes.missing();
         labels.push(CONTAINERFS.to_owned());
+        if self.spec.link.spool {
+            labels.push(SPOOL.to_owned());
+            self.disks.awaits_spool = true;
+        }
         let found = self.hardware.seek_disks(&labels, timeout);
         self.disks_here(found)
     }
@@ -77,9 +85,17 @@ impl Agent {
         for disk in disks {
             if disk.label == CONTAINERFS {
                 self.disks.root = Some(disk.node);
-                if !self.disks.volumes.missing().is_empty() {
-                    // A volume is never at the first address of a controller that the root is on.
+                if self.disks.awaits_spool || !self.disks.volumes.missing().is_empty() {
+                    // Another disk is never at the first address of a controller that the root is on.
                     self.hardware.look_everywhere();
+                }
+                continue;
+            }
+            if disk.label == SPOOL {
+                self.disks.awaits_spool = false;
+                match Spool::on(&disk.node) {
+                    Ok(spool) => self.sessions.first_mut().extend(spool),
+                    Err(error) => warn!("{error}"),
                 }
                 continue;
             }
@@ -103,6 +119,13 @@ impl Agent {
                 if self.sessions.first().is_waiting() {
                     self.sessions.report_failure(GENERAL.into(), text, &mut self.uplink);
                 }
+                continue;
+            }
+            if label == SPOOL {
+                self.disks.awaits_spool = false;
+                warn!(
+                    "no disk that begins with the line {SPOOL:?} came in {seconds} s; output that nobody takes is kept in memory only"
+                );
                 continue;
             }
             for name in self.disks.volumes.waiting_for(&label) {
@@ -149,6 +172,16 @@ impl Agent {
         }
         self.inside.begin();
         Ok(self.sessions.place(rootfs, cgroup, &mut self.uplink)?)
+    }
+
+    /// Looks for the spool's disk, which a reload wants.
+    pub(super) fn seek_spool(&mut self) -> Result<(), AgentError> {
+        self.disks.awaits_spool = true;
+        let found = self.hardware.seek_disks(&[SPOOL.to_owned()], RELOAD_PATIENCE);
+        if found.is_empty() {
+            self.hardware.look_everywhere();
+        }
+        self.disks_here(found)
     }
 
     /// Adds a volume that a reload wants; how far it is, or why there can be none.

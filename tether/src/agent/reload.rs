@@ -7,7 +7,7 @@
 use std::fmt;
 
 use guestinfo::spec::Changes;
-use guestinfo::{LinkMode, Spec};
+use guestinfo::{LinkMode, LinkSpec, Spec};
 use tracing::{info, warn};
 
 use super::Agent;
@@ -59,9 +59,15 @@ impl Agent {
         result
     }
 
-    fn follow(&mut self, newer: Spec) -> Outcome {
+    fn follow(&mut self, mut newer: Spec) -> Outcome {
+        let (had, wanted) = (self.spec.link.spool, newer.link.spool);
+        let gets_spool = wanted && !had;
+        newer.link.spool |= had;
         let changes = newer.changes_from(&self.spec);
         let mut outcome = untouched(&changes);
+        if had && !wanted {
+            outcome.left.push("link/spool: stays until the next boot".to_owned());
+        }
         for session in &changes.ended {
             if self.sessions.has(&session.id) {
                 let asked = self.sessions.stop(&session.id, None, STOP_GRACE, &mut self.uplink);
@@ -93,20 +99,7 @@ impl Agent {
             console::set_debug(newer.diagnostics.debug);
             outcome.done.push(format!("debug level {}", newer.diagnostics.debug));
         }
-        if newer.link.linger != self.spec.link.linger {
-            self.sessions.first_mut().set_linger(newer.link.linger);
-            outcome.done.push(format!("linger {} s", newer.link.linger));
-        }
-        let is_as_before = newer.link.mode == self.spec.link.mode
-            && newer.link.max_buffer_size == self.spec.link.max_buffer_size;
-        if !is_as_before {
-            self.sessions.first_mut().set_mode(&newer.link);
-            let bytes = newer.link.max_buffer_size;
-            outcome.done.push(match newer.link.mode {
-                LinkMode::Blocking => "link/mode blocking".to_owned(),
-                LinkMode::NonBlocking => format!("link/mode non-blocking, {bytes} bytes"),
-            });
-        }
+        self.follow_link(&newer.link, gets_spool, &mut outcome);
         let networks: Vec<_> = changes
             .networks
             .iter()
@@ -122,6 +115,12 @@ impl Agent {
         let protection = self.spec.link.protection;
         self.spec = newer;
         (self.spec.id, self.spec.key, self.spec.link.protection) = (id, key, protection);
+        if gets_spool {
+            match self.seek_spool() {
+                Ok(()) => outcome.done.push("link/spool: its disk is looked for".to_owned()),
+                Err(error) => outcome.left.push(format!("link/spool: {error}")),
+            }
+        }
         for (name, network) in networks {
             match self.change_network(&name, &network) {
                 Ok(how) => outcome.done.push(how),
@@ -139,6 +138,25 @@ impl Agent {
             }
         }
         outcome
+    }
+
+    /// What concerns the link, but for its protection, and the spool's disk.
+    fn follow_link(&mut self, newer: &LinkSpec, gets_spool: bool, outcome: &mut Outcome) {
+        if newer.linger != self.spec.link.linger {
+            self.sessions.first_mut().set_linger(newer.linger);
+            outcome.done.push(format!("linger {} s", newer.linger));
+        }
+        let is_as_before = newer.mode == self.spec.link.mode
+            && newer.max_buffer_size == self.spec.link.max_buffer_size
+            && !gets_spool;
+        if !is_as_before {
+            self.sessions.first_mut().set_mode(newer);
+            let bytes = newer.max_buffer_size;
+            outcome.done.push(match newer.mode {
+                LinkMode::Blocking => "link/mode blocking".to_owned(),
+                LinkMode::NonBlocking => format!("link/mode non-blocking, {bytes} bytes"),
+            });
+        }
     }
 }
 

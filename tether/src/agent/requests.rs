@@ -92,7 +92,14 @@ impl Agent {
             (session.id().to_owned(), format!("{}{pid}", session.word()))
         });
         let paused = [("paused".to_owned(), self.sessions.is_paused().to_string())];
-        let sessions = diagnosis::section("sessions", paused.into_iter().chain(sessions));
+        let [kept, spooled, dropped] = first.kept();
+        let output = [
+            ("output kept, bytes".to_owned(), kept.to_string()),
+            ("of it on a disk".to_owned(), spooled.to_string()),
+            ("output dropped".to_owned(), dropped.to_string()),
+        ];
+        let facts = paused.into_iter().chain(output).chain(sessions);
+        let sessions = diagnosis::section("sessions", facts);
         let transport = self.uplink.transport();
         let queued = self.uplink.n_queued();
         let link = self.uplink.link();

@@ -11,11 +11,16 @@ use super::superblock;
 /// The label of the disk that holds the container's root (VIC's name for it).
 pub const CONTAINERFS: &str = "containerfs";
 
+/// What the disk for a spool is awaited as. No file system can be labeled so: labels have 16 bytes.
+pub const SPOOL: &str = guestinfo::SPOOL_LINE;
+
 /// What a look at one block device found.
 #[derive(Debug)]
 pub enum Probe {
     /// An ext file system with this label.
     Ext(String),
+    /// A disk that is there for a spool.
+    Spool,
     /// Something else, or nothing.
     Other,
     /// A device that cannot be read, such as a drive without a medium.
@@ -29,6 +34,7 @@ impl fmt::Display for Probe {
                 write!(f, "an ext4 file system without a label")
             }
             Self::Ext(label) => write!(f, "an ext4 file system labeled {label:?}"),
+            Self::Spool => write!(f, "for a spool"),
             Self::Other => write!(f, "no ext4 file system"),
             Self::Unreadable(error) => write!(f, "unreadable: {error}"),
         }
@@ -38,9 +44,19 @@ impl fmt::Display for Probe {
 /// Looks at one device by its node's name below `/dev`.
 pub fn probe(name: &str) -> Probe {
     match read_start(&node(name)) {
-        Ok(Some(start)) => superblock::label(&start).map_or(Probe::Other, Probe::Ext),
+        Ok(Some(start)) => recognize(&start),
         Ok(None) => Probe::Other,
         Err(error) => Probe::Unreadable(error),
+    }
+}
+
+fn recognize(start: &[u8]) -> Probe {
+    let rest = start.strip_prefix(SPOOL.as_bytes());
+    // A file system that was made over it has left the line alone.
+    match (superblock::label(start), rest) {
+        (Some(label), _) => Probe::Ext(label),
+        (None, Some([b'\n' | b'\r', ..])) => Probe::Spool,
+        (None, _) => Probe::Other,
     }
 }
 
@@ -73,5 +89,29 @@ fn read_start(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Ok(()) => Ok(Some(start)),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spools_disk_begins_with_its_line_and_holds_no_file_system() {
+        let disk = |line: &str| {
+            let mut start = vec![0; superblock::PROBE_LEN];
+            start[..line.len()].copy_from_slice(line.as_bytes());
+            start
+        };
+        for line in ["# containervm spool\n", "# containervm spool\r\n"] {
+            assert!(matches!(recognize(&disk(line)), Probe::Spool), "{line:?}");
+        }
+        for line in ["", "# containervm spool", "# containervm spools\n", " # containervm spool\n"]
+        {
+            assert!(matches!(recognize(&disk(line)), Probe::Other), "{line:?}");
+        }
+        let mut formatted = disk("# containervm spool\n");
+        formatted[1024 + 0x38..1024 + 0x3A].copy_from_slice(&[0x53, 0xEF]);
+        assert!(matches!(recognize(&formatted), Probe::Ext(_)));
     }
 }

@@ -22,7 +22,7 @@ const FAST_DISK_PATIENCE: Duration = Duration::from_secs(1);
 /// A disk that was awaited and is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
-    /// The label of its file system.
+    /// The label of its file system, or [`disk::SPOOL`].
     pub label: String,
     /// Its node.
     pub node: PathBuf,
@@ -134,7 +134,11 @@ impl Hardware {
         if self.waits.is_empty() {
             return None;
         }
-        let Probe::Ext(label) = disk::probe(name) else { return None };
+        let label = match disk::probe(name) {
+            Probe::Ext(label) => label,
+            Probe::Spool => disk::SPOOL.to_owned(),
+            Probe::Other | Probe::Unreadable(_) => return None,
+        };
         let at = self.waits.iter().position(|wait| wait.label == label)?;
         self.waits.swap_remove(at);
         Some(Disk { label, node: disk::node(name) })

@@ -1,12 +1,23 @@
-//! Output that the channel has no room for: kept in memory up to a bound, then waited with or dropped.
+//! Output that the channel has no room for: kept in memory up to a bound, then on a disk, if there is a
+//! [`Spool`]; then waited with or dropped.
+//!
+//! ```text
+//!   read ──▶ memory ──▶ spool ──▶ channel        the oldest is on the right
+//!               └────────────────▶               while nothing is in the spool
+//! ```
 //!
 //! With `mode=non-blocking` (Docker's word) the oldest goes first, as the newest explains what happened, and
 //! a gap stands in its place that says how much it was. Nothing is dropped out of the channel itself: what
 //! is in there has its offsets already.
 
 use std::collections::VecDeque;
+use std::task::{Context, Poll};
 
-use wire::chunk::{Gap, Stream};
+use bytes::Bytes;
+use tokio::time::Instant;
+use wire::chunk::{Chunk, Entry, Gap, Stream};
+
+use crate::spool::{self, Next, SHORT_WAIT, Segment, Spool};
 
 /// What an entry costs beside its bytes, so that a process which writes single bytes is bounded as well.
 const ENTRY: usize = size_of::<Entry>();
@@ -33,33 +44,27 @@ pub(super) enum Kept<'a> {
     Gap(Gap),
 }
 
-#[derive(Debug)]
-struct Entry {
-    stream: Stream,
-    time_us: u64,
-    bytes: Box<[u8]>,
-}
-
 /// Entries in the order in which they were read.
 #[derive(Debug)]
 pub struct Backlog {
+    /// Those in memory. A gap stands where some were dropped.
     entries: VecDeque<Entry>,
-    /// What the entries cost.
+    /// What they cost.
     cost: usize,
     /// Their payload.
     bytes: u64,
     max: usize,
     when_full: WhenFull,
-    /// Dropped before the first entry, and not yet told.
-    gap: Option<Gap>,
     dropped: u64,
+    /// Those before them, on a disk.
+    spool: Option<Spool>,
 }
 
 impl Backlog {
-    /// Keeps up to `max` bytes, each entry counted with what it costs to keep.
+    /// Keeps up to `max` bytes in memory, each entry counted with what it costs to keep.
     pub fn new(max: usize, when_full: WhenFull) -> Self {
         let entries = VecDeque::new();
-        Self { entries, cost: 0, bytes: 0, max, when_full, gap: None, dropped: 0 }
+        Self { entries, cost: 0, bytes: 0, max, when_full, dropped: 0, spool: None }
     }
 
     /// Keeps up to `max` bytes from now on. What is kept already stays, in order, until it is passed on or the
@@ -68,138 +73,179 @@ impl Backlog {
         (self.max, self.when_full) = (max, when_full);
     }
 
+    /// Keeps more on a disk from now on.
+    pub fn extend(&mut self, spool: Spool) {
+        self.spool = Some(spool);
+    }
+
     /// Payload bytes kept.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.spooled()
+    }
+
+    /// How many of them are not in memory, or have not been.
+    pub fn spooled(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::bytes)
     }
 
     /// Payload bytes dropped so far.
     pub fn dropped(&self) -> u64 {
-        self.dropped
+        self.dropped + self.spool.as_ref().map_or(0, Spool::dropped)
+    }
+
+    /// Whether there is nothing to pass on, now or later.
+    pub(super) fn is_empty(&self) -> bool {
+        let spooled = self.spool.as_ref().is_some_and(|spool| spool.next() != Next::Nothing);
+        self.entries.is_empty() && !spooled
     }
 
     /// How many bytes [`Self::push`] takes now.
-    pub(super) fn room(&self) -> usize {
-        match self.when_full {
-            WhenFull::Block if self.cost + ENTRY + CRUMB > self.max => 0,
-            WhenFull::Block => self.max - self.cost - ENTRY,
-            WhenFull::Drop => self.max.saturating_sub(ENTRY),
+    pub(super) fn room(&self, now: Instant) -> usize {
+        // Memory is full only until the disk has taken some of it.
+        let waits = self.when_full == WhenFull::Block || self.is_served(now);
+        match waits {
+            true if self.cost + ENTRY + CRUMB > self.max => 0,
+            true => self.max - self.cost - ENTRY,
+            false => self.max.saturating_sub(ENTRY),
         }
     }
 
+    /// Whether the disk is about to make room.
+    fn is_served(&self, now: Instant) -> bool {
+        let since = self.spool.as_ref().and_then(Spool::busy_since);
+        since.is_some_and(|since| now < since + SHORT_WAIT)
+    }
+
     /// Keeps a piece of output, at the cost of the oldest if need be.
-    pub(super) fn push(&mut self, stream: Stream, time_us: u64, bytes: &[u8]) {
-        let cost = bytes.len() + ENTRY;
-        while self.when_full == WhenFull::Drop && self.cost + cost > self.max {
-            let Some(oldest) = self.pop() else { break };
-            self.lose(&oldest);
-        }
-        self.entries.push_back(Entry { stream, time_us, bytes: bytes.into() });
-        self.cost += cost;
+    pub(super) fn push(&mut self, stream: Stream, time_us: u64, bytes: &[u8], now: Instant) {
+        let bytes = Bytes::copy_from_slice(bytes);
+        self.count(&bytes);
+        self.entries.push_back(Entry::Output(Chunk { stream, time_us, bytes }));
+        self.spill(now);
+        self.trim();
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        self.cost += bytes.len() + ENTRY;
         self.bytes += bytes.len() as u64;
     }
 
     fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
-        self.cost -= entry.bytes.len() + ENTRY;
-        self.bytes -= entry.bytes.len() as u64;
+        if let Entry::Output(chunk) = &entry {
+            self.cost -= chunk.bytes.len() + ENTRY;
+            self.bytes -= chunk.bytes.len() as u64;
+        }
         Some(entry)
     }
 
-    fn lose(&mut self, entry: &Entry) {
-        let len = entry.bytes.len() as u64;
-        let first_us = entry.time_us;
-        let gap = self.gap.get_or_insert(Gap { bytes: 0, lines: 0, first_us, last_us: first_us });
-        gap.bytes += len;
-        gap.lines += entry.bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        gap.last_us = gap.last_us.max(entry.time_us);
-        self.dropped += len;
+    /// Drops the oldest in memory until the rest costs no more than is allowed. The newest always stays.
+    fn trim(&mut self) {
+        while self.when_full == WhenFull::Drop && self.cost > self.max && self.entries.len() > 1 {
+            let mut gap = None;
+            while let Some(oldest) = self.pop() {
+                match oldest {
+                    Entry::Gap(before) => spool::merge(&mut gap, &before),
+                    Entry::Output(it) => {
+                        self.dropped += it.bytes.len() as u64;
+                        spool::merge(&mut gap, &spool::gap_of(it.time_us, &it.bytes));
+                        break;
+                    }
+                }
+            }
+            if let Some(gap) = gap {
+                self.entries.push_front(Entry::Gap(gap));
+            }
+        }
     }
 
-    /// Room that the next piece needs; `None` when nothing is kept.
+    /// Hands the oldest in memory to the spool once that is half full: what comes meanwhile has the other half.
+    fn spill(&mut self, now: Instant) {
+        let dropping = self.when_full == WhenFull::Drop;
+        let Some(spool) = &mut self.spool else { return };
+        if self.cost <= self.max / 2 || !spool.is_free() || !spool.has_room(dropping) {
+            return;
+        }
+        let mut segment = Segment::default();
+        while self.entries.front().is_some_and(|entry| segment.push(entry)) {
+            self.pop();
+        }
+        if let Some(spool) = self.spool.as_mut().filter(|_| !segment.is_empty()) {
+            spool.write(segment, now);
+        }
+        self.restore();
+    }
+
+    /// Takes back what could not be written.
+    fn restore(&mut self) {
+        let back = self.spool.as_mut().map(Spool::take_back).unwrap_or_default();
+        for entry in back.into_iter().rev() {
+            if let Entry::Output(chunk) = &entry {
+                self.count(&chunk.bytes);
+            }
+            self.entries.push_front(entry);
+        }
+    }
+
+    /// Takes note of what the disk has done, and has it do more.
+    pub(super) fn turn(&mut self, now: Instant) {
+        let Some(spool) = &mut self.spool else { return };
+        spool.turn(now);
+        self.restore();
+        self.spill(now);
+        self.trim();
+    }
+
+    /// Reads back what will be passed on next.
+    pub(super) fn fetch(&mut self, now: Instant) {
+        if let Some(spool) = &mut self.spool {
+            spool.fetch(now);
+        }
+    }
+
+    /// When the next turn is due although nothing happens.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.spool.as_ref().and_then(|spool| spool.deadline(now))
+    }
+
+    /// Ready when the disk has done something.
+    pub(super) fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.spool.as_mut().map_or(Poll::Pending, |spool| spool.poll_ready(context))
+    }
+
+    /// Room that the next piece needs; `None` when there is none, or none yet.
     pub(super) fn next_len(&self) -> Option<usize> {
-        // A gap goes only together with what follows it: until then it may grow.
-        let gap = if self.gap.is_some() { GAP } else { 0 };
-        self.entries.front().map(|it| it.bytes.len() + gap)
+        match self.spool.as_ref().map_or(Next::Nothing, Spool::next) {
+            Next::Here(len) => return Some(len),
+            Next::Coming => return None,
+            Next::Nothing => {}
+        }
+        match self.entries.front()? {
+            Entry::Output(chunk) => Some(chunk.bytes.len()),
+            // A gap goes only together with what follows it: until then it may grow.
+            Entry::Gap(_) => Some(GAP + self.entries.get(1).map_or(0, payload)),
+        }
     }
 
     /// Hands over the next piece.
     pub(super) fn take(&mut self, pass_on: impl FnOnce(&Kept<'_>)) {
-        if let Some(gap) = self.gap.take() {
-            return pass_on(&Kept::Gap(gap));
+        let spooled = self.spool.as_mut().and_then(Spool::take);
+        match spooled.or_else(|| self.pop()) {
+            Some(Entry::Output(Chunk { stream, time_us, bytes })) => {
+                pass_on(&Kept::Output { stream, time_us, bytes: &bytes });
+            }
+            Some(Entry::Gap(gap)) => pass_on(&Kept::Gap(gap)),
+            None => {}
         }
-        if let Some(Entry { stream, time_us, bytes }) = self.pop() {
-            pass_on(&Kept::Output { stream, time_us, bytes: &bytes });
-        }
+    }
+}
+
+fn payload(entry: &Entry) -> usize {
+    match entry {
+        Entry::Output(chunk) => chunk.bytes.len(),
+        Entry::Gap(_) => 0,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn taken(backlog: &mut Backlog) -> Vec<Result<Vec<u8>, Gap>> {
-        let mut found = Vec::new();
-        while backlog.next_len().is_some() {
-            backlog.take(|kept| {
-                found.push(match kept {
-                    Kept::Output { bytes, .. } => Ok(bytes.to_vec()),
-                    Kept::Gap(gap) => Err(*gap),
-                });
-            });
-        }
-        found
-    }
-
-    #[test]
-    fn a_backlog_that_is_to_wait_takes_nothing_more_and_loses_nothing() {
-        let mut backlog = Backlog::new(1 << 20, WhenFull::Drop);
-        (0..10).for_each(|i| backlog.push(Stream::Stdout, i, &[i as u8; 10]));
-        backlog.change(0, WhenFull::Block);
-        assert_eq!(backlog.room(), 0);
-        assert_eq!(taken(&mut backlog).len(), 10);
-        backlog.change(3 * (ENTRY + 10), WhenFull::Drop);
-        (0..10).for_each(|i| backlog.push(Stream::Stdout, i, &[i as u8; 10]));
-        assert_eq!((backlog.bytes(), backlog.dropped()), (30, 70));
-    }
-
-    #[test]
-    fn what_is_kept_comes_out_as_it_went_in() {
-        let mut backlog = Backlog::new(1 << 20, WhenFull::Block);
-        (0..100).for_each(|i| backlog.push(Stream::Stdout, i, &[i as u8; 10]));
-        assert_eq!(backlog.bytes(), 1000);
-        let expected: Vec<_> = (0..100).map(|i| Ok(vec![i as u8; 10])).collect();
-        assert_eq!(taken(&mut backlog), expected);
-        assert_eq!((backlog.bytes(), backlog.cost), (0, 0));
-    }
-
-    #[test]
-    fn a_full_one_blocks_or_drops_the_oldest_and_says_how_much() {
-        let entry = 100 + ENTRY;
-        let mut blocking = Backlog::new(10 * entry, WhenFull::Block);
-        let mut dropping = Backlog::new(10 * entry, WhenFull::Drop);
-        for i in 0..10 {
-            let line = [&[b'x'; 99][..], b"\n"].concat();
-            blocking.push(Stream::Stdout, i, &line);
-            dropping.push(Stream::Stdout, i, &line);
-        }
-        assert_eq!(blocking.room(), 0);
-        assert!(dropping.room() > 0);
-        for i in 10..13 {
-            dropping.push(Stream::Stderr, i, &[b'y'; 100]);
-        }
-        let gap = Gap { bytes: 300, lines: 3, first_us: 0, last_us: 2 };
-        let found = taken(&mut dropping);
-        assert_eq!((found.len(), &found[0]), (11, &Err(gap)));
-        assert_eq!(dropping.dropped(), 300);
-        assert_eq!(taken(&mut blocking).len(), 10);
-    }
-
-    #[test]
-    fn single_bytes_are_bounded_too() {
-        let mut backlog = Backlog::new(100_000, WhenFull::Drop);
-        (0..1_000_000).for_each(|i| backlog.push(Stream::Stdout, i, b"x"));
-        assert!(backlog.entries.len() * (ENTRY + 1) <= 100_000);
-        assert_eq!(backlog.bytes + backlog.dropped(), 1_000_000);
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! Output on its way from the process to the multiplexer: read, stamped, packed, and written to its channel.
 //!
 //! ```text
-//!                         ┌──────── backlog, where one is configured ────────┐
+//!                         ┌── backlog and spool, where they are configured ──┐
 //!   pipe or pty ── read ──┤                                                  ├── entry ── pack ── channel
 //!                         └───────── or at once, into the link's room ───────┘
 //! ```
@@ -11,6 +11,7 @@
 //! writes in crumbs is read once in a while ([`REST`]), unless it answers input: a packet costs as
 //! much of the processor as hundreds of bytes.
 
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use wire::{ChannelId, Link};
 
 use super::backlog::{Backlog, Kept, WhenFull};
 use crate::clock;
+use crate::spool::Spool;
 use crate::stdio::{self, Output, Stdio};
 
 /// The most that is read at once. Larger would delay the first byte on a slow line: an entry is complete for
@@ -118,6 +120,13 @@ impl OutputRelay {
         }
     }
 
+    /// Keeps more on a disk from now on, if anything is to be kept.
+    pub fn extend(&mut self, spool: Spool) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.extend(spool);
+        }
+    }
+
     /// Goes on with a fresh channel, behind everything that was passed on.
     pub fn replace(&mut self, channel: ChannelId, packer: Option<Packer>) {
         (self.channel, self.packer, self.writer) = (channel, packer, Writer::default());
@@ -138,14 +147,42 @@ impl OutputRelay {
         self.backlog.as_ref().map_or(0, Backlog::bytes)
     }
 
+    /// How many of them are on a disk.
+    pub fn spooled(&self) -> u64 {
+        self.backlog.as_ref().map_or(0, Backlog::spooled)
+    }
+
     /// Bytes dropped for lack of room anywhere.
     pub fn dropped(&self) -> u64 {
         self.backlog.as_ref().map_or(0, Backlog::dropped)
     }
 
-    /// Whether the last turn ended for lack of room: then only the link can cause another.
+    /// Whether the last turn ended for lack of room: then only the link, or a disk, can cause another.
     pub fn is_stuck(&self) -> bool {
         self.stuck
+    }
+
+    /// Whether there is something that the link has no room for. What still has to come from a disk is not.
+    pub fn lacks_room(&self) -> bool {
+        match &self.backlog {
+            Some(backlog) if !backlog.is_empty() => backlog.next_len().is_some(),
+            _ => self.stuck,
+        }
+    }
+
+    /// Whether all that was read has been passed on.
+    fn is_passed_on(&self) -> bool {
+        self.backlog.as_ref().is_none_or(Backlog::is_empty)
+    }
+
+    /// Ready when a disk has done something; else the context's task is woken then.
+    pub fn poll_disk(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.backlog.as_mut().map_or(Poll::Pending, |backlog| backlog.poll_ready(context))
+    }
+
+    /// When the next turn is due although the disk has done nothing.
+    pub fn disk_deadline(&self) -> Option<Instant> {
+        self.backlog.as_ref().and_then(|backlog| backlog.deadline(Instant::now()))
     }
 
     /// Until when nothing is read, so that more comes together.
@@ -181,6 +218,9 @@ impl OutputRelay {
     /// Passes on what there is, as far as there is room.
     pub fn turn(&mut self, stdio: &mut Stdio, link: &mut Link) -> Flow {
         self.stuck = false;
+        if let Some(backlog) = &mut self.backlog {
+            backlog.turn(Instant::now());
+        }
         let mut flow = if self.pour(link) { Flow::Moved } else { Flow::Idle };
         if self.rest.is_some_and(|until| until > Instant::now()) {
             return flow;
@@ -199,7 +239,7 @@ impl OutputRelay {
                 Flow::Ended => return if flow == Flow::Moved { flow } else { Flow::Ended },
             }
         }
-        if flow == Flow::Idle && self.backlog() > 0 { Flow::Stuck } else { flow }
+        if flow == Flow::Idle && !self.is_passed_on() { Flow::Stuck } else { flow }
     }
 
     /// One read of each stream.
@@ -230,7 +270,7 @@ impl OutputRelay {
         if moved && !floods && len_read < CRUMB {
             self.rest = Some(Instant::now() + REST);
         }
-        match (moved, stdio.output_ended() && self.backlog() == 0) {
+        match (moved, stdio.output_ended() && self.is_passed_on()) {
             (true, _) => Flow::Moved,
             (false, true) => Flow::Ended,
             (false, false) => Flow::Idle,
@@ -244,7 +284,9 @@ impl OutputRelay {
         let time_us = clock::wall_us();
         let direct = self.room(link) >= bytes.len();
         match &mut self.backlog {
-            Some(backlog) if !direct || backlog.bytes() > 0 => backlog.push(stream, time_us, bytes),
+            Some(backlog) if !direct || !backlog.is_empty() => {
+                backlog.push(stream, time_us, bytes, Instant::now());
+            }
             _ => self.pass_on(&Kept::Output { stream, time_us, bytes }, link),
         }
     }
@@ -253,9 +295,14 @@ impl OutputRelay {
     fn pour(&mut self, link: &mut Link) -> bool {
         let Some(mut backlog) = self.backlog.take() else { return false };
         let mut moved = false;
-        while let Some(len) = backlog.next_len()
-            && self.room(link) >= len
-        {
+        loop {
+            let room = self.room(link);
+            if room > 0 {
+                backlog.fetch(Instant::now());
+            }
+            if backlog.next_len().is_none_or(|len| len > room) {
+                break;
+            }
             backlog.take(|kept| self.pass_on(kept, link));
             moved = true;
         }
@@ -293,7 +340,10 @@ impl OutputRelay {
     fn readable(&self, link: &Link) -> usize {
         let chunk = self.chunk();
         match &self.backlog {
-            Some(backlog) => chunk.min(backlog.room().max(self.room(link))),
+            Some(backlog) if backlog.is_empty() => {
+                chunk.min(backlog.room(Instant::now()).max(self.room(link)))
+            }
+            Some(backlog) => chunk.min(backlog.room(Instant::now())),
             None => chunk.min(self.room(link)),
         }
     }

@@ -25,7 +25,7 @@ fn input_label() -> label::Kind {
 
 fn open_output(uplink: &mut Uplink, tty: bool) -> OutputRelay {
     let channel = uplink.open(Direction::ToMux, Class::Log, output_label()).unwrap();
-    OutputRelay::new(channel, tty, Some(Packer::new(uplink.budget())))
+    OutputRelay::new(channel, tty, Some(Packer::new(uplink.budget(true))))
 }
 
 /// What an output channel's bytes say.

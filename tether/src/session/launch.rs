@@ -7,7 +7,7 @@ use crate::environment;
 use crate::process::Launch;
 use crate::relay::WhenFull;
 
-/// The least and the most output kept in memory for a process that is not to wait, bytes.
+/// The least and the most output kept in memory for a process that is not to wait, or before a disk is used, bytes.
 const MIN_BACKLOG: usize = 64 * 1024;
 const MAX_BACKLOG: usize = 64 * 1024 * 1024;
 
@@ -46,9 +46,11 @@ pub(super) fn of_config(spec: &Spec, session: &SessionSpec) -> Launch {
 /// What is kept of output that the link has no room for.
 pub(super) fn backlog(link: &LinkSpec) -> Option<(usize, WhenFull)> {
     let max = usize::try_from(link.max_buffer_size).unwrap_or(usize::MAX);
+    let max = max.clamp(MIN_BACKLOG, MAX_BACKLOG);
     match link.mode {
-        LinkMode::Blocking => None,
-        LinkMode::NonBlocking => Some((max.clamp(MIN_BACKLOG, MAX_BACKLOG), WhenFull::Drop)),
+        // What goes to a disk is gathered in memory.
+        LinkMode::Blocking => link.spool.then_some((max, WhenFull::Block)),
+        LinkMode::NonBlocking => Some((max, WhenFull::Drop)),
     }
 }
 

@@ -9,6 +9,7 @@ use wire::{ChannelId, Class, Direction, Link};
 
 use crate::process::Launch;
 use crate::relay::{Flow, InputRelay, OutputRelay, WhenFull};
+use crate::spool::Spool;
 use crate::stdio::{self, Output, Stdio};
 use crate::uplink::{Uplink, UplinkError};
 
@@ -22,7 +23,9 @@ pub(super) struct Streams {
     input: InputRelay,
     tty: bool,
     /// Whether these are the container's own, which go packed.
-    packs: bool,
+    is_log: bool,
+    /// Whether the output of others may.
+    unpacks: bool,
     /// The channel with which the input of this run began.
     origin: Option<ChannelId>,
 }
@@ -39,11 +42,12 @@ pub(super) struct Length {
 }
 
 impl Streams {
-    /// Opens the channels of a session; `is_log` says that its output is the log.
+    /// Opens the channels of a session; `is_log` says that its output is the log, `unpacks` that it may be packed
+    /// although it is not.
     pub(super) fn open(
         session: &str,
         launch: &Launch,
-        is_log: bool,
+        (is_log, unpacks): (bool, bool),
         stdio: Stdio,
         uplink: &mut Uplink,
     ) -> Result<Self, UplinkError> {
@@ -52,7 +56,8 @@ impl Streams {
             output: None,
             input: InputRelay::new(None, is_log),
             tty: launch.tty,
-            packs: is_log,
+            is_log,
+            unpacks,
             origin: None,
         };
         if !launch.detached {
@@ -68,6 +73,18 @@ impl Streams {
         if let Some(output) = &mut self.output {
             output.set_backlog(backlog);
         }
+    }
+
+    /// Keeps more of it on a disk from now on.
+    pub(super) fn extend(&mut self, spool: Spool) {
+        if let Some(output) = &mut self.output {
+            output.extend(spool);
+        }
+    }
+
+    /// Output that is kept because the link has no room for it, how much of it on a disk, and what was dropped; bytes.
+    pub(super) fn kept(&self) -> [u64; 3] {
+        self.output.as_ref().map_or([0; 3], |it| [it.backlog(), it.spooled(), it.dropped()])
     }
 
     /// Puts the next run's ends in the place of the last one's.
@@ -97,7 +114,7 @@ impl Streams {
             false => None,
         };
         self.origin = channel;
-        self.input = InputRelay::new(channel, self.packs);
+        self.input = InputRelay::new(channel, self.is_log);
         Ok(())
     }
 
@@ -106,15 +123,18 @@ impl Streams {
         session: &str,
         uplink: &mut Uplink,
     ) -> Result<(ChannelId, Option<Packer>), UplinkError> {
-        let class = match (self.tty, self.packs) {
+        let class = match (self.tty, self.is_log) {
             (true, _) => Class::Terminal,
             (false, true) => Class::Log,
             (false, false) => Class::Exec,
         };
-        let (session, tty, packed) = (session.to_owned(), self.tty, self.packs);
+        // Whoever sits at a terminal waits for each key's echo, and sees little at once.
+        let is_worth_it = self.unpacks && !self.tty && uplink.link().is_scarce();
+        let packed = self.is_log || is_worth_it;
+        let (session, tty) = (session.to_owned(), self.tty);
         let kind = label::Kind::Output(label::Output { session, tty, packed });
         let channel = uplink.open(Direction::ToMux, class, kind)?;
-        Ok((channel, packed.then(|| Packer::new(uplink.budget()))))
+        Ok((channel, packed.then(|| Packer::new(uplink.budget(self.is_log)))))
     }
 
     fn input_channel(
@@ -125,7 +145,7 @@ impl Streams {
         uplink: &mut Uplink,
     ) -> Result<ChannelId, UplinkError> {
         let class = if self.tty { Class::Terminal } else { Class::Exec };
-        let (session, packed) = (session.to_owned(), self.packs);
+        let (session, packed) = (session.to_owned(), self.is_log);
         let kind = label::Kind::Input(label::Input { session, packed, start, origin });
         uplink.open(Direction::ToGuest, class, kind)
     }
@@ -164,27 +184,29 @@ impl Streams {
         flow
     }
 
-    /// When output is to be looked at that nobody will tell of.
+    /// When output is to be looked at that nobody will tell of, or a disk has let too much time pass.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        let output = self.output.as_ref()?;
         let stdio = self.stdio.as_ref().filter(|stdio| stdio.is_unwatched());
-        stdio.and_then(|_| self.rests_until())
-    }
-
-    /// Until when output is left where it is.
-    fn rests_until(&self) -> Option<Instant> {
-        self.output.as_ref().and_then(OutputRelay::rests_until)
+        let rest = stdio.and_then(|_| output.rests_until());
+        [rest, output.disk_deadline()].into_iter().flatten().min()
     }
 
     /// Whether something can be moved at once; else the context's task is woken when it can, unless that
     /// depends on the link, which tells by itself.
     pub(super) fn poll_ready(&mut self, context: &mut Context<'_>, link: &mut Link) -> Poll<()> {
-        let stuck = self.output.as_ref().filter(|output| output.is_stuck());
-        if let Some(output) = stuck {
-            output.want_room(link);
+        let mut reads = true;
+        let mut disk = Poll::Pending;
+        if let Some(output) = &mut self.output {
+            if output.lacks_room() {
+                output.want_room(link);
+            }
+            reads = !output.is_stuck() && output.rests_until().is_none();
+            disk = output.poll_disk(context);
         }
-        let reads = stuck.is_none() && self.rests_until().is_none();
-        let Some(stdio) = &mut self.stdio else { return Poll::Pending };
-        stdio.poll_ready(context, reads, self.input.is_blocked())
+        let Some(stdio) = &mut self.stdio else { return disk };
+        let stdio = stdio.poll_ready(context, reads, self.input.is_blocked());
+        if disk.is_ready() { disk } else { stdio }
     }
 
     /// Whether output waits for room in the link.
@@ -232,7 +254,7 @@ impl Streams {
     ) -> Result<(), UplinkError> {
         let is_output = self.output.as_ref().is_some_and(|output| output.channel() == channel);
         let origin = self.origin.map_or(0, |origin| origin.0);
-        if !self.packs {
+        if !self.is_log {
             self.channel_gone(channel);
         } else if self.input.channel() == Some(channel) {
             let channel = self.input_channel(session, self.input.came(), origin, uplink)?;

@@ -173,7 +173,7 @@ fn ended_of(mut session: Session, uplink: &mut Uplink) -> (Session, crate::stdio
 fn running(session: &mut Session, uplink: &mut Uplink) -> crate::stdio::ChildStdio {
     let (stdio, child) = crate::stdio::Stdio::open(false, session.launch.open_stdin).unwrap();
     let (id, launch, is_log) = (session.id.clone(), session.launch.clone(), session.is_first);
-    session.streams = Some(Streams::open(&id, &launch, is_log, stdio, uplink).unwrap());
+    session.streams = Some(Streams::open(&id, &launch, (is_log, false), stdio, uplink).unwrap());
     let since = Instant::now();
     session.phase = Phase::Running { pid: Pid::from_raw(42), started_us: 1, since };
     child

@@ -66,7 +66,8 @@ pub fn vmx(
     for (key, value) in lines(draft, options, hardware)? {
         vmx.set(key, value)?;
     }
-    for (key, value) in volume_lines(&options.volumes) {
+    let spool = options.spool.as_ref().map(|spool| spool.image.as_path());
+    for (key, value) in disk_lines(&options.volumes, spool) {
         vmx.set(&key, value)?;
     }
     for (key, value) in spec.to_vmx_pairs()? {
@@ -126,8 +127,8 @@ fn mount(volume: &Attached) -> MountSpec {
     MountSpec { source, dest: option.dest.clone(), mode, copy_mode }
 }
 
-/// The disks of volumes, each image once, at the addresses after the root's.
-fn volume_lines(volumes: &[Attached]) -> Vec<(String, String)> {
+/// The disks of volumes, each image once, and that of the spool, at the addresses after the root's.
+fn disk_lines(volumes: &[Attached], spool: Option<&Path>) -> Vec<(String, String)> {
     let mut images: Vec<&Path> = Vec::new();
     for volume in volumes {
         if let Place::Image { image, .. } = &volume.place
@@ -136,6 +137,7 @@ fn volume_lines(volumes: &[Attached]) -> Vec<(String, String)> {
             images.push(image);
         }
     }
+    images.extend(spool);
     // 7 is the controller's own.
     let targets = (1..16).filter(|target| *target != 7);
     let lines = images.into_iter().zip(targets).flat_map(|(image, target)| {
@@ -213,6 +215,7 @@ mod tests {
     use crate::{
         home::Home,
         machine::{FastPipe, Machine, SerialBacking},
+        run::SpoolDisk,
         store::Store,
     };
 
@@ -227,6 +230,8 @@ mod tests {
             interactive: true,
             env: vec!["ODD=a \"b\" | #c".into()],
             command: vec!["echo".into(), "a|b".into(), String::new(), "ä\n".into()],
+            log_opts: vec!["spool=2m".parse().unwrap()],
+            spool: Some(SpoolDisk { image: draft.target().join("spool.img") }),
             ..RunOptions::default()
         };
         let config = ImageConfig {
@@ -238,6 +243,7 @@ mod tests {
         let vmx = vmx(&draft, &options, &config, &hardware).unwrap();
         std::fs::create_dir_all(draft.target()).unwrap();
         std::fs::write(draft.target().join(DISK), b"").unwrap();
+        std::fs::write(draft.target().join("spool.img"), b"").unwrap();
 
         let read = Vmx::parse(vmx.to_string()).unwrap();
         let machine = Machine::from_vmx(&read, &dir.path().join("elsewhere.vmx")).unwrap();
@@ -245,10 +251,12 @@ mod tests {
         assert_eq!(machine.boot, Boot::Direct);
         assert!(matches!(machine.fast_pipe, Some(FastPipe::Virtio(_))), "{:?}", machine.fast_pipe);
         assert_eq!(machine.disks[0].file, draft.target().join(DISK));
+        assert_eq!(machine.disks[1].file, draft.target().join("spool.img"));
         assert_eq!(machine.serials[1].backing, SerialBacking::File(draft.target().join(CONSOLE)));
 
         let spec = Spec::from_vmx(&read).unwrap();
         assert_eq!((spec.id.as_str(), spec.key.0.len()), (draft.id(), 32));
+        assert!(spec.link.spool);
         let session = spec.primary().unwrap();
         assert_eq!(session.cmd.args, options.command);
         assert!(session.cmd.env.contains(&options.env[0]), "{:?}", session.cmd.env);

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use containervm::image;
 use containervm::machine::{Boot, DEFAULT_MEMORY, Firmware, PipeKind};
 use containervm::run::{
-    Hardware, LogOpt, Memory, NetworkMode, NetworkOptions, Publish, RunOptions, cpus, disk, memory,
-    vmx,
+    Hardware, LogOpt, Memory, NetworkMode, NetworkOptions, Publish, RunOptions, SpoolDisk, cpus,
+    disk, memory, vmx,
 };
 use containervm::store::Vm;
 use containervm::volume::{VolumeOption, Volumes};
@@ -69,7 +69,8 @@ pub(super) struct Run {
     /// The signal that asks it to end, instead of the image's
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
-    /// What becomes of output that nobody takes: mode=blocking or mode=non-blocking, max-buffer-size=4m
+    /// What becomes of output that nobody takes: mode=blocking or mode=non-blocking, max-buffer-size=4m, spool=64m
+    /// for a disk of its own that takes more
     #[arg(long, value_name = "NAME=VALUE")]
     log_opt: Vec<LogOpt>,
     /// The memory it may use (256m, 1g); its VM gets more, for its kernel [default: what a VM of 512m has left]
@@ -176,6 +177,7 @@ impl Run {
             let volumes = Volumes::open(home)?;
             options.volumes = volumes.attach(&self.volumes, draft.dir(), draft.target())?;
         }
+        options.spool = SpoolDisk::make(&self.log_opt, self.volumes.len(), &draft)?;
         let dry = self.print_vmx || self.how.print_qemu;
         let listen = match dry {
             true => surroundings.client().hello().await.map(|hello| hello.listen).ok(),
@@ -230,6 +232,7 @@ impl Run {
             stop_signal: self.stop_signal.clone(),
             log_opts: self.log_opt.clone(),
             volumes: Vec::new(),
+            spool: None,
             network: NetworkOptions {
                 mode: self.network,
                 dns: self.dns.clone(),

@@ -58,6 +58,8 @@ pub(super) async fn exec(client: &Client, args: ExecArgs) -> anyhow::Result<Exit
         detach,
         rows,
         columns,
+        // What the daemon can do, it says.
+        unpacks: false,
     };
     let exec = Exec { container: args.container, exec, detach_keys };
     match run(client, exec).await? {

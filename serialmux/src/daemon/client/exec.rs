@@ -17,7 +17,7 @@ pub(super) async fn run(
     sender: &mut Sender,
     receiver: Receiver,
 ) -> Result<(), Refusal> {
-    let exec = request.exec.unwrap_or_default();
+    let exec = mux::Exec { unpacks: true, ..request.exec.unwrap_or_default() };
     check(&exec, &handle.registration.id)?;
     let id = exec.session.clone();
     let attached = handle.attach_exec(known(&exec), request.from).await;

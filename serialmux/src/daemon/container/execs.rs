@@ -7,11 +7,12 @@
 //! given up: input ends, output is dropped, and the process goes on without.
 //!
 //! ```text
-//!  link ──▶ chunk::Reader ──▶ events ──▶ client's task ──▶ socket
-//!    ◀── release ◀───────────── notes ◀──── taken
+//!  link ──▶ ExecOutput ──▶ events ──▶ client's task ──▶ socket
+//!    ◀── release ◀────────── notes ◀──── taken
 //! ```
 
 use super::exec_client::{Attachment, ExecClient, ExecEvent, Note, NoteBody};
+use super::exec_output::{ExecOutput, ExecOutputError, READ_STEP};
 use super::inspection::show_exit;
 use crate::moment;
 use crate::store::state::Exit;
@@ -19,34 +20,20 @@ use bytes::{Buf, Bytes};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use wire::chunk;
 use wire::message::guest::{Exited, Failed, Known, Started};
+use wire::message::label;
 use wire::{ChannelId, Duration, Instant, Link};
 
 /// How long a client may be away before its process goes on without it.
 const ABSENCE: Duration = Duration::from_secs(300);
 /// Most ended processes remembered, for who asks how they ended.
 const MAX_ENDED: usize = 256;
-/// Most bytes taken from the link at once.
-const READ_STEP: usize = 64 * 1024;
 
 /// How a process ended, and how much it wrote.
 #[derive(Debug, Clone)]
 struct End {
     exit: Exit,
     output_length: u64,
-}
-
-/// What it writes, on its way to a client.
-#[derive(Debug)]
-struct Output {
-    channel: ChannelId,
-    reader: chunk::Reader,
-    /// Offset after the last entry that was taken out of the reader.
-    next: u64,
-    ended: bool,
-    /// An entry that the client had no room for.
-    held: Option<ExecEvent>,
 }
 
 /// What is written to it.
@@ -63,7 +50,7 @@ struct Exec {
     pid: u32,
     started_us: Option<u64>,
     end: Option<End>,
-    output: Option<Output>,
+    output: Option<ExecOutput>,
     input: Input,
     client: Option<ExecClient>,
     /// Since when nobody has been there.
@@ -172,8 +159,8 @@ impl Execs {
         self.stirred.insert(note.exec);
         match note.body {
             NoteBody::Taken(next) => {
-                if let (Some(output), Some(link)) = (&exec.output, link) {
-                    link.release(output.channel, next);
+                if let (Some(output), Some(link)) = (&mut exec.output, link) {
+                    link.release(output.channel, output.releasable(next));
                 }
             }
             NoteBody::Input(bytes, permit) if !exec.given_up => {
@@ -269,15 +256,13 @@ impl Execs {
     pub(super) fn output_opened(
         &mut self,
         link: &mut Link,
-        id: &str,
+        of: &label::Output,
         channel: ChannelId,
         base: u64,
     ) {
         link.accept(channel, base);
-        self.by_channel.insert(channel, id.to_owned());
-        let reader = chunk::Reader::resume(0);
-        let output = Output { channel, reader, next: base, ended: false, held: None };
-        self.entry(id).output = Some(output);
+        self.by_channel.insert(channel, of.session.clone());
+        self.entry(&of.session).output = Some(ExecOutput::new(channel, base, of.packed));
     }
 
     /// A channel of input is there.
@@ -422,7 +407,7 @@ impl Exec {
     fn drop_all(&mut self, link: &mut Link) {
         self.input.ended = true;
         self.input.backlog.clear();
-        let Some(Output { channel, ended, .. }) = self.output else { return };
+        let Some(ExecOutput { channel, ended, .. }) = self.output else { return };
         while !link.read(channel, READ_STEP).is_empty() {}
         link.release(channel, link.offset(channel).unwrap_or(0));
         if ended {
@@ -432,7 +417,7 @@ impl Exec {
         }
     }
 
-    fn forward(&mut self, link: &mut Link) -> Result<(), chunk::ChunkError> {
+    fn forward(&mut self, link: &mut Link) -> Result<(), ExecOutputError> {
         let (Some(output), Some(client)) = (&mut self.output, &mut self.client) else {
             return Ok(());
         };
@@ -448,7 +433,7 @@ impl Exec {
                 && next <= client.from
             {
                 // It came before the client went away and came back.
-                link.release(output.channel, next);
+                link.release(output.channel, output.releasable(next));
                 continue;
             }
             if let Err(event) = client.tell(event) {
@@ -476,25 +461,6 @@ impl Exec {
         match &self.output {
             Some(output) => output.held.is_none() && (output.ended || output.next >= length),
             None => length == 0,
-        }
-    }
-}
-
-impl Output {
-    fn next_event(&mut self, link: &mut Link) -> Result<Option<ExecEvent>, chunk::ChunkError> {
-        loop {
-            if let Some((entry, n)) = self.reader.next_entry()? {
-                self.next += n as u64;
-                // Output of such a process is never dropped: the process waits.
-                let chunk::Entry::Output(chunk) = entry else { continue };
-                let (stream, bytes, next) = (chunk.stream as u32, chunk.bytes, self.next);
-                return Ok(Some(ExecEvent::Output { stream, bytes, next }));
-            }
-            let bytes = link.read(self.channel, READ_STEP);
-            if bytes.is_empty() {
-                return Ok(None);
-            }
-            self.reader.push(&bytes);
         }
     }
 }

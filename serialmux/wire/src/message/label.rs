@@ -31,8 +31,10 @@ pub struct Output {
     /// Whether it is a terminal (all output is stdout then).
     #[prost(bool, tag = "2")]
     pub tty: bool,
-    /// Whether the entries come [packed](crate::pack). A log does; what a process beside the
-    /// container's own writes goes straight to its client, which may go on at any entry.
+    /// Whether the entries come [packed](crate::pack). A log does. What a process beside the
+    /// container's own writes does where the [request](super::mux::Exec::unpacks) allows it and the line
+    /// is worth it; then each block is one entry, as it goes straight to its client, which may go on
+    /// behind any.
     #[prost(bool, tag = "3")]
     pub packed: bool,
 }

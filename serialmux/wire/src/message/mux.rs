@@ -136,6 +136,9 @@ pub struct Exec {
     /// Character columns of the terminal; 0: not known yet.
     #[prost(uint32, tag = "10")]
     pub columns: u32,
+    /// Whether the mux can read its output [packed](crate::pack).
+    #[prost(bool, tag = "11")]
+    pub unpacks: bool,
 }
 
 /// Ask a session's process to end, and kill it when it does not.

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The first line of a disk for [`LinkSpec::spool`], by which it is told from all others.
+pub const SPOOL_LINE: &str = "# containervm spool";
+
 /// How output and commands travel between the guest and the multiplexer. Ours, below
 /// `guestinfo.vice./link/`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -18,9 +21,14 @@ pub struct LinkSpec {
     #[serde(rename = "/mode")]
     pub mode: LinkMode,
     /// With [`LinkMode::NonBlocking`]: how many bytes of output are kept in the VM's memory for a
-    /// multiplexer that does not take them, before the oldest are lost.
+    /// multiplexer that does not take them, before the oldest are lost. With [`LinkSpec::spool`], in
+    /// either mode: before the oldest go to that disk.
     #[serde(rename = "/maxbuffersize")]
     pub max_buffer_size: u64,
+    /// Whether there is a disk for more output than fits into memory: one that begins with the line
+    /// [`SPOOL_LINE`](crate::SPOOL_LINE). It is overwritten.
+    #[serde(rename = "/spool")]
+    pub spool: bool,
 }
 
 impl LinkSpec {
@@ -39,6 +47,7 @@ impl Default for LinkSpec {
             linger: Self::DEFAULT_LINGER,
             mode: LinkMode::default(),
             max_buffer_size: Self::DEFAULT_MAX_BUFFER_SIZE,
+            spool: false,
         }
     }
 }

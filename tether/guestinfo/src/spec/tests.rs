@@ -79,6 +79,7 @@ fn what_is_written_reads_back_through_a_vmx_file() {
         linger: 5,
         mode: LinkMode::NonBlocking,
         max_buffer_size: 4096,
+        spool: true,
     };
     session.process = ProcessSpec {
         ulimits: vec!["nofile=1024:2048".parse().unwrap(), "core=0:-1".parse().unwrap()],
