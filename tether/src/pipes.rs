@@ -189,12 +189,10 @@ impl Pipes {
         let link = link.filter(|_| !used.blocked && used.can_talk());
         let standbys = self.places.iter().filter(|place| place.can_talk() && !place.blocked);
         let standbys = standbys.filter_map(|place| place.standby.as_ref()?.poll_timeout());
+        let rests = self.places.iter().filter_map(|place| place.rests_until);
         standbys
-            .chain(
-                [link, used.rests_until, self.ladder.deadline(), self.attempts.next()]
-                    .into_iter()
-                    .flatten(),
-            )
+            .chain(rests)
+            .chain([link, self.ladder.deadline(), self.attempts.next()].into_iter().flatten())
             .min()
     }
 
@@ -287,6 +285,7 @@ impl Pipes {
         let place = &mut self.places[transport as usize];
         let was_open = place.line.take().is_some_and(|line| line.is_open());
         place.drop_frame();
+        place.rests_until = None;
         if transport == Transport::Vsock {
             self.attempts.failed(now);
         }

@@ -64,9 +64,4 @@ impl Class {
             Self::Bulk => "bulk",
         }
     }
-
-    /// Whether its bytes are acknowledged at once, because somebody is waiting.
-    pub fn is_urgent(self) -> bool {
-        self <= Self::Terminal
-    }
 }

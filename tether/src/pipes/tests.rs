@@ -1,11 +1,15 @@
 //! Tests of several pipes to a multiplexer in the same process: taking over, falling back, climbing again.
 
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::task::{Context, Waker};
 
+use super::{Pipes, REST};
 use crate::line::Line;
 use crate::peer::{connected, until};
 use crate::uplink::Uplink;
-use wire::Transport;
+use wire::{GuestIdentity, Instant, Link, LinkConfig, Protection, Psk, Standby, Transport};
 
 fn plug(uplink: &mut Uplink, transport: Transport) -> UnixStream {
     let (near, far) = UnixStream::pair().expect("a socket pair");
@@ -63,4 +67,41 @@ async fn a_worse_pipe_makes_itself_known_and_rests() {
     peer.plug(vsock);
     until(&mut uplink, &mut peer, turn, |_, peer| peer.resting().contains(&Transport::Vsock)).await;
     assert_eq!(uplink.transport(), Transport::Virtio);
+}
+
+#[tokio::test]
+async fn the_rest_of_a_long_frame_is_gathered_and_its_absence_is_not_waited_for() {
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let line = Line::over(near.into(), Transport::Uart).unwrap();
+    let (psk, protection) = (Psk::derive(b"key"), Protection::Plain);
+    let identity = GuestIdentity { psk, protection, boot_id: [1; 16], agent: "test".to_owned() };
+    let at = |n: u32| Instant::from_micros(1_000_000) + n * REST / 2;
+    let standby = |it| Standby::new(it, identity.clone(), Box::new(|_| {}), at(0));
+    let mut pipes = Pipes::new(line, standby, at(0));
+    let mut link =
+        Link::guest(LinkConfig::uart(), identity.clone(), Box::new(|bytes| bytes.fill(1)), at(0));
+    let is_told = |pipes: &Pipes| {
+        let wait = pin!(pipes.wait());
+        wait.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    };
+    let mut take = |pipes: &mut Pipes, n| {
+        pipes.receive(&mut link, at(n)).unwrap();
+        link.partial()
+    };
+
+    // Little of a frame may be all of a keystroke's.
+    far.write_all(&[1; 14]).unwrap();
+    pipes.wait().await.unwrap();
+    assert_eq!((take(&mut pipes, 0), pipes.deadline(None)), (14, None));
+    far.write_all(&[1; 86]).unwrap();
+    pipes.wait().await.unwrap();
+    assert_eq!((take(&mut pipes, 0), pipes.deadline(None)), (100, Some(at(2))));
+    far.write_all(&[1; 50]).unwrap();
+    assert!(!is_told(&pipes));
+    assert_eq!(take(&mut pipes, 1), 100);
+    assert_eq!((take(&mut pipes, 2), pipes.deadline(None)), (150, Some(at(4))));
+    assert_eq!((take(&mut pipes, 4), pipes.deadline(None)), (150, None));
+    far.write_all(&[1; 14]).unwrap();
+    pipes.wait().await.unwrap();
+    assert_eq!(take(&mut pipes, 5), 164);
 }
