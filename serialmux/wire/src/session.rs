@@ -231,8 +231,12 @@ impl Arrived {
 
     // A line repeats what it has just carried, and no more than that.
     fn check(&self, number: u64, mark: u32) -> Result<(), OpenError> {
-        if !self.contains(number) {
+        if number >= self.next {
             Ok(())
+        } else if !self.contains(number) {
+            // The line is first-in first-out: this one was lost, and is told to be. Its records come again in
+            // others; what they said then may be long undone, and taking them now would bring it back.
+            Err(OpenError::Duplicate(number))
         } else if self.marks.contains(&(number, mark)) {
             Err(OpenError::Duplicate(number))
         } else {

@@ -255,7 +255,9 @@ impl Mux {
             link.abandon(channel);
             return;
         }
-        if attempt > self.attempts[i] {
+        // Two lives that began at one snapshot count alike. Of the other one's log the disk may know nothing yet.
+        let is_another = self.logs[i].durable() == 0 && self.logs[i].written() > 0;
+        if attempt > self.attempts[i] || is_another {
             // What came before stays as it is, with a mark; this log is a new one.
             if !self.may_splice {
                 self.check_prefixes();
