@@ -134,6 +134,9 @@ fn an_interrupt_at_any_moment_of_a_first_run_does_not_disturb_the_next() {
         // first of its container.
         let too_late = moment == "starting serialmux" && interrupted.out() == "here\n";
         assert!(!interrupted.status.success() || too_late, "{interrupted:?}");
+        // Who saw to the VM, if that had begun, cleans up behind it.
+        let supervisors = lab.processes("containervm", "supervise");
+        assert!(supervisors.iter().all(|supervisor| supervisor.wait(deadline())));
     }
     // An interrupt while the VM boots is for the process in it; so here the hard way.
     let booting = lab.containervm(run);

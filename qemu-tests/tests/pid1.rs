@@ -255,6 +255,11 @@ fn an_exec_that_hangs_in_the_kernel_or_is_stopped_does_not_keep_its_client() {
     lab.serialmux(["freeze", "box"]).finish().code(0);
     let hangs = lab.serialmux(["exec", "box", "sh", "-c", "echo go; echo frozen >/held"]);
     hangs.expect("go");
+    // Before that it ends like any other.
+    hangs.await_that("it hangs", || {
+        let seen = lab.serialmux(["top", "box", "-o", "stat,args"]).finish().code(0).out();
+        seen.lines().any(|line| line.starts_with('D') && line.contains("frozen"))
+    });
     kill("KILL");
     hangs.end().code(137).complains(&["does not end, not even by SIGKILL"]);
     lab.serialmux(["thaw", "box"]).finish().code(0);
