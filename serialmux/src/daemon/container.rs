@@ -208,6 +208,7 @@ impl Container {
             if let Some(exit) = &self.state.exit {
                 let news = self.execs.all_ended(exit);
                 self.tell_of_execs(news);
+                self.control.reset("the container has ended");
                 self.streams.reset();
                 self.status.send_modify(|status| status.output_open = false);
             }
@@ -574,7 +575,8 @@ impl Container {
             let news = self.execs.all_ended(exit);
             self.tell_of_execs(news);
         }
-        // Who waits for a stream would wait for ever.
+        // Who waits for an answer or a stream would wait for ever.
+        self.control.reset("the container has ended");
         self.streams.reset();
         self.status.send_modify(|status| status.output_open = false);
     }

@@ -114,7 +114,6 @@ impl Container {
         tracing::info!(container = self.name, code = exit.code, error = exit.error, "exited");
         self.state.exit = Some(exit.clone());
         (self.state.paused, self.state.restarting) = (false, false);
-        self.control.reset("the container has ended");
         self.tell(self.news("die").at(exit.time_us).with("exitCode", exit.code));
         self.execs.give_up_absent();
         let open = !self.outputs.is_empty();
