@@ -105,7 +105,7 @@ impl Uplink {
         })
     }
 
-    /// The link, for reading and writing channels. Whoever changes it lets [`Self::turn`] follow.
+    /// The link, for reading and writing channels. Whoever changes it lets [`Self::speak`] follow.
     pub fn link(&mut self) -> &mut Link {
         &mut self.link
     }
