@@ -124,6 +124,10 @@ impl Line {
         let (fd, wants_room) = match &self.source {
             Source::Plain(fd) => (fd, blocked || self.state == State::Connecting),
             Source::Resting(_) | Source::Gone => return Poll::Pending,
+            // More than was read in one turn: there is no other edge for what is there already.
+            Source::Nested(nested) if nested.readable && self.state == State::Open => {
+                return Poll::Ready(Ok(()));
+            }
             Source::Nested(nested) => (&nested.edges, false),
         };
         if let Poll::Ready(ready) = fd.poll_read_ready(cx) {
