@@ -449,6 +449,7 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         let mut port = Line::nested(near.into(), Transport::Virtio).unwrap();
         assert!(port.is_open());
+        assert_eq!(port.read(&mut [0; 10]).unwrap(), None);
         drop(far);
         while port.is_open() {
             readable(&port).await;
