@@ -160,10 +160,7 @@ impl SendHalf {
     /// Returns whether that is possible: `false` when it wants bytes already released, or has
     /// bytes never written, which means one end's memory went back in time.
     pub(crate) fn accept(&mut self, next: u64, released: u64, limit: u64) -> bool {
-        // One of a packet that was lost, and which the line has brought again after all, knew less.
-        let is_late = self.accepted && next < self.base;
-        let is_possible = next >= self.base || is_late;
-        if !is_possible || next > self.end() + u64::from(self.finished) {
+        if next < self.base || next > self.end() + u64::from(self.finished) {
             return false;
         }
         if !self.accepted {
@@ -366,10 +363,6 @@ mod tests {
         assert!(send.accept(20, 10, 1000));
         assert_eq!(send.base(), 10);
         assert_eq!(send.take(100).map(|s| s.range), Some(20..50));
-        // As of a packet that the line brings again, late.
-        send.release(40, 1000);
-        assert!(send.accept(20, 10, 1000));
-        assert_eq!(send.base(), 40);
         send.suspend();
         assert!(!send.accept(5, 5, 1000), "5 was released already");
         assert!(!send.accept(51, 5, 1000), "51 was never written");

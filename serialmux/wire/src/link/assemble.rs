@@ -49,13 +49,16 @@ impl Link {
         let clear = self.farewell.is_some() || responder;
         clear
             || self.live.as_ref().is_some_and(|live| {
-                let acks =
-                    live.unacked > 0 && (live.ack_due || live.ack_at.is_some_and(|at| at <= now));
                 let tells = !self.dirty.is_empty() || live.release_due || live.owes_roster;
                 // Those that may wait need a moment until when.
-                let notes = !self.lazy.is_empty() && live.ack_at.or(live.release_at).is_none();
+                let notes = !self.lazy.is_empty() && live.release_is_open_ended();
                 let resets = self.resets.values().any(|(_, due)| *due);
-                live.ping || acks || tells || notes || resets || !self.schedule.is_empty()
+                live.ping
+                    || live.must_ack(now)
+                    || tells
+                    || notes
+                    || resets
+                    || !self.schedule.is_empty()
             })
     }
 
@@ -187,7 +190,7 @@ impl Link {
         }
         if self.lazy.is_empty() {
             (live.release_at, live.release_due) = (None, false);
-        } else if live.ack_at.or(live.release_at).is_none() && !live.release_due {
+        } else if live.release_is_open_ended() && !live.release_due {
             live.release_at = Some(now + self.config.release_delay);
         }
     }
@@ -204,7 +207,7 @@ impl Link {
     // What is to be acknowledged, and whether that is due; if not, it goes along with anything else.
     fn owed_ack(&self, now: Instant) -> Option<(Vec<u8>, bool)> {
         let live = self.live.as_ref().filter(|live| live.unacked > 0)?;
-        let due = live.ack_due || live.ack_at.is_some_and(|at| at <= now);
+        let due = live.must_ack(now);
         let delay = u64::try_from(now.since(live.largest_at).as_micros()).unwrap_or(u64::MAX);
         let mut ack = Vec::new();
         record::put(&mut ack, &Record::Ack(live.session.ack(delay)));

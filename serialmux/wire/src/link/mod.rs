@@ -263,6 +263,16 @@ impl Live {
             heard_at: now,
         }
     }
+
+    /// Whether an acknowledgement is to be sent even by itself.
+    fn must_ack(&self, now: Instant) -> bool {
+        self.unacked > 0 && (self.ack_due || self.ack_at.is_some_and(|at| at <= now))
+    }
+
+    /// Whether nothing says yet until when a release that may wait does: the next acknowledgement takes it along.
+    fn release_is_open_ended(&self) -> bool {
+        self.ack_at.or(self.release_at).is_none()
+    }
 }
 
 /// One end of a pipe. See the module's text for how to drive it.
