@@ -15,6 +15,24 @@ fn idle(lab: &Lab, options: &[&str]) -> Program {
     idle
 }
 
+/// The same in the background, under a daemon of the test's own, which it can have die; and that one's port.
+fn idle_without_us(lab: &Lab) -> (Program, String) {
+    let daemon = lab.daemon("0");
+    let port = port_of(&daemon.so_far());
+    let script = "echo up; exec sleep 1000";
+    let idle = ["run", "-d", "--name", "box", "--boot", "direct", "busybox", "sh", "-c", script];
+    lab.containervm(idle).finish().code(0);
+    lab.serialmux(["logs", "-f", "box"]).expect("up\n");
+    (daemon, port)
+}
+
+/// Has a daemon die, and another one in its place.
+fn another(lab: &Lab, daemon: Program, port: &str) -> Program {
+    daemon.signal(Signal::KILL);
+    drop(daemon.finish());
+    lab.daemon(port)
+}
+
 fn stop(lab: &Lab, idle: Program) {
     lab.serialmux(["stop", "box"]).finish().code(0).prints("box\n");
     idle.end().code(0);
@@ -186,23 +204,15 @@ fn a_grandchild_that_holds_stdout_delays_neither_exec_nor_stop() {
 #[test]
 fn an_exec_outlives_the_daemon_and_its_client_notices_nothing() {
     let lab = Lab::new();
-    let daemon = lab.daemon("0");
-    let port = port_of(&daemon.so_far());
-    let script = "echo up; exec sleep 1000";
-    let idle = ["run", "-d", "--name", "box", "--boot", "direct", "busybox", "sh", "-c", script];
-    lab.containervm(idle).finish().code(0);
-    lab.serialmux(["logs", "-f", "box"]).expect("up\n");
+    let (mut daemon, port) = idle_without_us(&lab);
     lab.serialmux(["exec", "box", "true"]).finish().code(0);
     let script = "head -c 400000 /dev/urandom >f; sha256sum <f >&2; cat f; sha256sum >g; \
                   cat g >&2; exit 5";
     let exec = lab.serialmux(["exec", "-i", "box", "sh", "-c", script]);
     let input: Vec<u8> = (0..30_000_u32).flat_map(u32::to_be_bytes).collect();
-    let mut daemon = daemon;
     for n in [1, 150_000] {
         exec.expect_bytes(n);
-        daemon.signal(Signal::KILL);
-        drop(daemon.finish());
-        daemon = lab.daemon(&port);
+        daemon = another(&lab, daemon, &port);
     }
     let sent = sha256(&input);
     let done = exec.feed(input).end();
@@ -211,9 +221,7 @@ fn an_exec_outlives_the_daemon_and_its_client_notices_nothing() {
     assert_eq!(done.stdout.len(), 400_000);
     assert!(done.err().contains(&sha256(&done.stdout)), "{}", done.err());
     // How it ended is known to a daemon that was not there when it did.
-    daemon.signal(Signal::KILL);
-    drop(daemon.finish());
-    let _daemon = lab.daemon(&port);
+    let _daemon = another(&lab, daemon, &port);
     lab.serialmux(["exec", "box", "true"]).finish().code(0);
     lab.serialmux(["inspect", "box"]).finish().code(0).shows("\"code\": 5");
     lab.containervm(["stop", "-t", "1", "box"]).finish().code(0);
@@ -229,20 +237,12 @@ fn received(lab: &Lab) -> u64 {
 #[test]
 fn text_of_an_exec_comes_packed_and_no_dying_daemon_changes_a_byte() {
     let lab = Lab::new();
-    let daemon = lab.daemon("0");
-    let port = port_of(&daemon.so_far());
-    let script = "echo up; exec sleep 1000";
-    let idle = ["run", "-d", "--name", "box", "--boot", "direct", "busybox", "sh", "-c", script];
-    lab.containervm(idle).finish().code(0);
-    lab.serialmux(["logs", "-f", "box"]).expect("up\n");
+    let (mut daemon, port) = idle_without_us(&lab);
     let text: String = (1..=600_000).map(|n| format!("{n}\n")).collect();
     let exec = lab.serialmux(["exec", "box", "seq", "1", "600000"]);
-    let mut daemon = daemon;
     for n in [1, 700_000, 2_000_000, 3_500_000] {
         exec.expect_bytes(n);
-        daemon.signal(Signal::KILL);
-        drop(daemon.finish());
-        daemon = lab.daemon(&port);
+        daemon = another(&lab, daemon, &port);
     }
     let exec = exec.end();
     assert_eq!(exec.code(0).err(), "");
