@@ -292,12 +292,11 @@ impl Container {
         }
     }
 
-    // The guest has lost its session but the pipe is up: someone else makes the next one.
-    fn greet_again(&mut self) {
+    // The guest has lost its session but the pipe is up: someone else makes the next one. What the link tells of
+    // that is to be heard before that one comes, or it would be taken for its end.
+    fn greet_again(&mut self, link: &mut Link) {
         let Some(line) = self.line.take() else { return };
-        if let Some(link) = &mut self.link {
-            link.handle_disconnected();
-        }
+        link.handle_disconnected();
         self.status.send_modify(|status| status.is_connected = false);
         tokio::spawn(peer::again(line.into_fresh()));
     }
@@ -315,9 +314,10 @@ impl Container {
 
     fn settle(&mut self) {
         let Some(mut link) = self.link.take() else { return };
-        let mut greet = false;
         while let Some(event) = link.poll_event() {
-            greet |= matches!(event, Event::Greet | Event::Lost { .. });
+            if matches!(event, Event::Greet | Event::Lost { .. }) {
+                self.greet_again(&mut link);
+            }
             self.event(&mut link, event);
         }
         self.inputs.feed(&mut link);
@@ -325,9 +325,6 @@ impl Container {
         self.execs.settle(&mut link, clock::now());
         self.control.flush(&mut link);
         self.link = Some(link);
-        if greet {
-            self.greet_again();
-        }
         self.store();
     }
 
