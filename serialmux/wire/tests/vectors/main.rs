@@ -3,14 +3,13 @@
 //! `VECTORS_WRITE=1` writes files that do not exist yet; one that exists is only ever compared.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod golden;
+mod messages;
+
+use golden::{check, released};
 use prost::Message as _;
-use std::fs;
-use std::path::PathBuf;
 use wire::chunk::{Entry, Gap, Reader, Stream, Writer};
 use wire::handshake::{GuestHello, MuxHello};
-use wire::message::{
-    GuestMessage, Label, MuxMessage, guest, label, mux, put as put_message, upkeep,
-};
 use wire::pack::{Budget, Packer, Unpacker};
 use wire::packet::{Header, Kind, clear};
 use wire::record::{Ack, Record, Records, put};
@@ -18,34 +17,6 @@ use wire::{
     ChannelId, Class, Direction, Entropy, Greeter, Greeting, GuestIdentity, Instant, Link,
     LinkConfig, Open, Protection, Psk, frame, varint,
 };
-
-fn vector(name: &str) -> PathBuf {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/v1");
-    dir.join(name.to_owned() + ".hex")
-}
-
-fn check(name: &str, bytes: &[u8]) {
-    let path = vector(name);
-    let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let text: String = digits.chunks(32).map(|line| line.concat() + "\n").collect();
-    if std::env::var_os("VECTORS_WRITE").is_some() && !path.exists() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, &text).unwrap();
-    }
-    let kept = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-    assert_eq!(text, kept, "{name} is not what version 1 says");
-}
-
-/// The bytes of a vector that was made once.
-fn released(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
-    let path = vector(name);
-    if !path.exists() {
-        check(name, &make());
-    }
-    let text = fs::read_to_string(&path).unwrap().replace('\n', "");
-    let digits = text.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).unwrap());
-    digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
-}
 
 #[test]
 fn numbers_and_frames_are_as_released() {
@@ -110,77 +81,6 @@ fn records_are_as_released() {
         put(&mut out, &record);
         check(&format!("record-{name}"), &out);
         assert_eq!(Records::new(&out).collect::<Vec<_>>(), vec![Ok(record)]);
-    }
-}
-
-#[test]
-fn messages_are_as_released() {
-    let session = || "abc".to_owned();
-    let guests = [
-        (
-            "started",
-            guest::Body::Started(guest::Started { session: session(), time_us: 5, pid: 7 }),
-        ),
-        (
-            "reply",
-            guest::Body::Reply(guest::Reply { request: 4, error: "no".into(), body: vec![] }),
-        ),
-        (
-            "failed",
-            guest::Body::Failed(guest::Failed {
-                session: session(),
-                code: 127,
-                text: "not found".into(),
-                time_us: 6,
-            }),
-        ),
-        (
-            "exited",
-            guest::Body::Exited(guest::Exited {
-                session: session(),
-                code: 137,
-                signal: 9,
-                core_dumped: true,
-                raw_status: 137,
-                oom_killed: true,
-                started_us: 1,
-                exited_us: 2,
-                output_length: 3,
-                output_end: guest::OutputEnd::Truncated as i32,
-            }),
-        ),
-        ("ask-time", guest::Body::AskTime(upkeep::AskTime { stamp: 300 })),
-    ];
-    for (name, body) in guests {
-        let mut out = Vec::new();
-        put_message(&GuestMessage { body: Some(body) }, &mut out);
-        check(&format!("guest-{name}"), &out);
-    }
-    let signal = mux::Signal { session: session(), signal: 15 };
-    let resize = mux::Resize { session: session(), rows: 24, columns: 80 };
-    for (name, body) in [
-        ("signal", mux::Body::Signal(signal)),
-        ("resize", mux::Body::Resize(resize)),
-        ("shutdown", mux::Body::Shutdown(mux::Shutdown {})),
-        ("seed", mux::Body::Seed(upkeep::Seed { bytes: vec![7; 32] })),
-        ("time", mux::Body::Time(upkeep::Time { stamp: 300, wall_us: 1_700_000_000_000_000 })),
-    ] {
-        let mut out = Vec::new();
-        put_message(&MuxMessage { request: 4, body: Some(body) }, &mut out);
-        check(&format!("mux-{name}"), &out);
-    }
-    for (name, kind) in [
-        ("control", label::Kind::Control(label::Control {})),
-        (
-            "output",
-            label::Kind::Output(label::Output { session: session(), tty: true, packed: false }),
-        ),
-        (
-            "input",
-            label::Kind::Input(label::Input { session: session(), ..label::Input::default() }),
-        ),
-    ] {
-        check(&format!("label-{name}"), &Label { kind: Some(kind) }.encode_to_vec());
     }
 }
 
