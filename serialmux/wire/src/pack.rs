@@ -38,9 +38,11 @@ const WORTHWHILE: u64 = 1024;
 /// costs a hundredth of what the line does. More, and text behind an archive would go unpacked for seconds.
 const PENALTY: (usize, usize) = (16 * 1024, 64 * 1024);
 
-/// The first level with zstd's lazy matching: a tenth smaller than those below it on log text, at 8 ms for a
-/// megabyte instead of 3, where a serial line takes a second and more for what remains.
-const LEVEL: i32 = 6;
+/// Two tables and no search beyond their first hits (zstd's dfast). The levels with lazy matching make log text a
+/// fourteenth smaller for three times the processor's time: an emulated serial port of 1 MB/s carries that in 15 ms
+/// for a megabyte, and the search takes 100. Those below are hardly quicker, and pack numbers in sequence to a
+/// fourth as well.
+const LEVEL: i32 = 3;
 /// History, as a power of two. Both ends hold that much per stream.
 const WINDOW_LOG: u32 = 16;
 /// Tables smaller than the level's own: the same ratio on 4 KiB pieces, a third of the memory.

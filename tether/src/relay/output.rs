@@ -28,7 +28,7 @@ use crate::stdio::{self, Output, Stdio};
 /// its reader only with its last byte.
 const CHUNK: usize = 4096;
 
-/// The same for output that packs well.
+/// The same for output that packs well, and where the line takes as much at once as there is.
 const LARGE_CHUNK: usize = 16 * 1024;
 
 /// Room below which no pipe is read, so that output is not cut into crumbs.
@@ -338,7 +338,7 @@ impl OutputRelay {
 
     /// Payload bytes that can be read now.
     fn readable(&self, link: &Link) -> usize {
-        let chunk = self.chunk();
+        let chunk = self.chunk(link);
         match &self.backlog {
             Some(backlog) if backlog.is_empty() => {
                 chunk.min(backlog.room(Instant::now()).max(self.room(link)))
@@ -349,9 +349,9 @@ impl OutputRelay {
     }
 
     /// The largest piece worth reading at once.
-    fn chunk(&self) -> usize {
+    fn chunk(&self, link: &Link) -> usize {
         let packs = self.packed * 3 < self.bytes;
-        if self.floods && packs { LARGE_CHUNK } else { CHUNK }
+        if self.floods && (packs || !link.is_scarce()) { LARGE_CHUNK } else { CHUNK }
     }
 
     /// Payload bytes that the channel takes now in one entry.
