@@ -34,8 +34,14 @@ const LARGE_CHUNK: usize = 16 * 1024;
 /// Room below which no pipe is read, so that output is not cut into crumbs.
 const MIN_ROOM: usize = 512;
 
-/// How many packets' worth of a channel may wait for their first turn on the line, and the least of it in bytes.
-const AHEAD: (usize, usize) = (4, 8 * 1024);
+/// How many packets' worth of a channel may wait for their first turn on a line that takes all there is at once.
+const AHEAD: usize = 4;
+
+/// The same on a line whose bytes cost more than the turns of the agent: what comes next waits behind them.
+const SCARCELY_AHEAD: usize = 1;
+
+/// The least of it, in bytes.
+const LEAST_AHEAD: usize = 2 * 1024;
 
 /// Output of a terminal that is kept while no multiplexer is there. Less than the channel could hold: whoever
 /// attaches afterwards sees all of it first.
@@ -369,7 +375,10 @@ impl OutputRelay {
     /// How many bytes may wait for their first turn on the line.
     fn ahead(&self, link: &Link) -> usize {
         match link.is_live() {
-            true => (link.packet_limit() * AHEAD.0).max(AHEAD.1),
+            true => {
+                let packets = if link.is_scarce() { SCARCELY_AHEAD } else { AHEAD };
+                (link.packet_limit() * packets).max(LEAST_AHEAD)
+            }
             false if self.tty => TERMINAL_ALONE,
             false => usize::MAX,
         }
