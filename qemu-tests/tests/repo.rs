@@ -8,9 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each crate of the workspace may use of the others, in its tests too.
-const ARROWS: [(&str, &[&str]); 9] = [
-    ("tether", &["wire", "guestinfo"]),
-    ("guestinfo", &[]),
+const ARROWS: [(&str, &[&str]); 10] = [
+    ("tether", &["wire", "guestinfo", "hypervisor"]),
+    ("guestinfo", &["hypervisor"]),
+    ("hypervisor", &["guestinfo"]),
     ("wire", &[]),
     ("serialmux", &["wire", "containervm", "guestinfo", "debian"]),
     ("containervm", &["guestinfo", "debian", "iso9660"]),

@@ -3,20 +3,13 @@
 #![allow(missing_docs, reason = "a test has no readers of its API")]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-#[allow(dead_code, reason = "shared with guestinfo's own tests, which use all of it")]
-#[path = "../guestinfo/tests/backdoor/hypervisor.rs"]
-mod hypervisor;
-#[allow(dead_code, reason = "shared with guestinfo's own tests, which use all of it")]
-#[path = "../guestinfo/tests/backdoor/tracer.rs"]
-mod tracer;
-
 use std::process::Command;
 
 use guestinfo::backdoor::Protocol;
 use guestinfo::sys::Backdoor;
 use guestinfo::tclo::{Order, PowerChange};
 use guestinfo::{IpNet, Spec};
-use hypervisor::Hypervisor;
+use hypervisor::{Hypervisor, tracer};
 use nix::sys::wait::WaitStatus;
 use tether::host::interfaces::Interface;
 use tether::host::toolbox::HostTools;

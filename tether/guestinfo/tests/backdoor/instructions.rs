@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use guestinfo::sys::Backdoor;
+use hypervisor::{Hypervisor, tracer};
 use nix::sys::wait::WaitStatus;
 
 use crate::scenarios::{self, Scenario};
-use crate::{script, tracer};
+use crate::script;
 
 const SCRIPT: &str = "BACKDOOR_SCRIPT";
 const MARK: &str = "outcome: ";
@@ -45,8 +46,7 @@ fn every_scenario_holds_with_the_real_instructions() {
 
 #[test]
 fn both_string_instructions_carry_payloads() {
-    let mut hypervisor =
-        crate::hypervisor::Hypervisor { high_bandwidth: true, ..Default::default() };
+    let mut hypervisor = Hypervisor { high_bandwidth: true, ..Default::default() };
     let mut guest = Command::new(std::env::current_exe().expect("own path"));
     guest
         .args(["--exact", "instructions::as_the_guest", "--ignored", "--nocapture"])

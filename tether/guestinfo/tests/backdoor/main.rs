@@ -2,11 +2,9 @@
 #![allow(missing_docs, reason = "a test has no readers of its API")]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-mod hypervisor;
 mod instructions;
 mod rpctool;
 mod scenarios;
 mod script;
 mod source;
 mod toolbox;
-mod tracer;

@@ -7,8 +7,8 @@ use guestinfo::backdoor::Protocol;
 use guestinfo::tclo::Toolbox;
 use nix::sys::wait::WaitStatus;
 
-use crate::hypervisor::Hypervisor;
-use crate::tracer::{self, Ended};
+use hypervisor::Hypervisor;
+use hypervisor::tracer::{self, Ended};
 
 const RPCTOOL: &str = "/usr/bin/vmware-rpctool";
 

@@ -2,8 +2,8 @@
 
 use guestinfo::backdoor::Step;
 
-use crate::hypervisor::Hypervisor;
 use crate::script;
+use hypervisor::Hypervisor;
 
 /// A hypervisor, what its guest does, and what that must give.
 pub(crate) struct Scenario {

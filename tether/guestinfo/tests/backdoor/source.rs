@@ -5,7 +5,7 @@ use guestinfo::sink::Sink as _;
 use guestinfo::source::Source as _;
 use guestinfo::{Header, Spec, Vmx};
 
-use crate::hypervisor::Hypervisor;
+use hypervisor::Hypervisor;
 
 const VIC: &str = include_str!("../keys/vic.vmx");
 const OLDER: &str = include_str!("../keys/vic04.vmx");

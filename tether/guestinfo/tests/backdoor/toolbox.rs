@@ -5,8 +5,8 @@ use guestinfo::tclo::{Conversation, Nic, Order, PowerChange, Toolbox};
 use guestinfo::{IpNet, sys::Backdoor};
 use nix::sys::wait::WaitStatus;
 
-use crate::hypervisor::{Hypervisor, Shared};
-use crate::tracer;
+use hypervisor::tracer;
+use hypervisor::{Hypervisor, Shared};
 
 const SAID: [&str; 5] =
     ["reset", "ping", "Set_Option broadcastIP 1", "Capabilities_Register", "OS_Halt"];

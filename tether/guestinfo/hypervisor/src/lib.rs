@@ -1,8 +1,18 @@
 //! The hypervisor's side of the backdoor, at register level, with the faults that a test wants.
+//!
+//! Who sees a guest's instructions, a tracer ([`tracer`]) or the processor's emulator, shows their registers to
+//! [`Hypervisor`] and goes on with those that it answers. Nothing here executes or waits for anything.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "a test's own tool: what it does not expect fails the test"
+)]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+
+pub mod tracer;
 
 use guestinfo::backdoor::{
     COMMAND_MESSAGE, COMMAND_VERSION, COOKIE_FLAG, MAGIC, PORT, PORT_HIGH, Port, Protocol, Regs,
@@ -11,39 +21,42 @@ use guestinfo::backdoor::{
 
 /// A hypervisor with guestinfo. The fields are what a test sets up or looks at.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Hypervisor {
+pub struct Hypervisor {
     /// guestinfo, keys in lower case.
-    pub(crate) values: BTreeMap<String, Vec<u8>>,
+    pub values: BTreeMap<String, Vec<u8>>,
     /// Whether payloads may take the high-bandwidth port.
-    pub(crate) high_bandwidth: bool,
+    pub high_bandwidth: bool,
     /// Whether it knows no cookies and refuses the flag.
-    pub(crate) no_cookies: bool,
+    pub no_cookies: bool,
     /// The longest value that `info-set` takes.
-    pub(crate) max_value: Option<usize>,
+    pub max_value: Option<usize>,
     /// How many more times this step fails with a checkpoint.
-    pub(crate) cuts: Option<(Step, usize)>,
+    pub cuts: Option<(Step, usize)>,
     /// How many more times this step is refused.
-    pub(crate) refusals: Option<(Step, usize)>,
+    pub refusals: Option<(Step, usize)>,
     /// What is announced instead of a reply's true size.
-    pub(crate) announced: Option<u32>,
+    pub announced: Option<u32>,
     /// What is replied to every request instead of sense; `Some(None)` is no reply at all.
-    pub(crate) reply: Option<Option<Vec<u8>>>,
+    pub reply: Option<Option<Vec<u8>>>,
     /// The step named in answers to both receive steps instead of the right one.
-    pub(crate) wrong_step: Option<u16>,
+    pub wrong_step: Option<u16>,
     /// What the host says on a TCLO channel, in turn.
-    pub(crate) said: VecDeque<Vec<u8>>,
+    pub said: VecDeque<Vec<u8>>,
     /// Every message that came from the guest, with its channel's protocol.
-    pub(crate) heard: Vec<(Protocol, Vec<u8>)>,
+    pub heard: Vec<(Protocol, Vec<u8>)>,
     /// How many payload bytes went by which port.
-    pub(crate) n_high: usize,
-    pub(crate) n_low: usize,
-    /// What the guest has open, and the last number given out; not for tests to set.
-    pub(crate) channels: BTreeMap<u16, Open>,
-    pub(crate) next_id: u16,
+    pub n_high: usize,
+    /// The same, of the port for single words.
+    pub n_low: usize,
+    /// What the guest has open; not for tests to set.
+    pub channels: BTreeMap<u16, Open>,
+    /// The last number given out; not for tests to set.
+    pub next_id: u16,
 }
 
+/// A channel that a guest has open.
 #[derive(Debug, Clone)]
-pub(crate) struct Open {
+pub struct Open {
     protocol: Protocol,
     cookie: (u32, u32),
     /// The message that comes in, and how long it is to be.
@@ -57,19 +70,20 @@ pub(crate) struct Open {
 const OK: u16 = status::SUCCESS;
 
 impl Hypervisor {
-    pub(crate) fn with_values<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    /// One that has these values of guestinfo.
+    pub fn with_values<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let lower =
             |(key, value): (&str, &str)| (key.to_ascii_lowercase(), value.as_bytes().to_vec());
         Self { values: values.into_iter().map(lower).collect(), ..Self::default() }
     }
 
     /// Whether the guest has closed all that it opened.
-    pub(crate) fn all_closed(&self) -> bool {
+    pub fn all_closed(&self) -> bool {
         self.channels.is_empty()
     }
 
     /// The registers after `in eax, dx`; `None` if they are not a call of the backdoor.
-    pub(crate) fn low_call(&mut self, regs: Regs) -> Option<Regs> {
+    pub fn low_call(&mut self, regs: Regs) -> Option<Regs> {
         if low(regs.rax) != MAGIC || half(regs.rdx) != PORT {
             return None;
         }
@@ -81,7 +95,7 @@ impl Hypervisor {
     }
 
     /// The registers after `rep outsb` of `data`.
-    pub(crate) fn high_out(&mut self, regs: Regs, data: &[u8]) -> Option<Regs> {
+    pub fn high_out(&mut self, regs: Regs, data: &[u8]) -> Option<Regs> {
         let cookie = (low(regs.rbp), low(regs.rdi));
         let status = self.high_status(&regs, Step::SendPayload, cookie, |this, id| {
             this.n_high += data.len();
@@ -96,7 +110,7 @@ impl Hypervisor {
     }
 
     /// The registers after `rep insb`, and the bytes that it brought.
-    pub(crate) fn high_in(&mut self, regs: Regs) -> Option<(Regs, Vec<u8>)> {
+    pub fn high_in(&mut self, regs: Regs) -> Option<(Regs, Vec<u8>)> {
         let (cookie, size) = ((low(regs.rsi), low(regs.rbp)), low(regs.rcx) as usize);
         let mut bytes = Vec::new();
         let status = self.high_status(&regs, Step::ReceivePayload, cookie, |this, id| {
@@ -340,7 +354,10 @@ impl Port for Hypervisor {
 
 /// One hypervisor for several users.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Shared(pub(crate) Rc<RefCell<Hypervisor>>);
+pub struct Shared(
+    /// The one.
+    pub Rc<RefCell<Hypervisor>>,
+);
 
 impl Port for Shared {
     fn call(&mut self, regs: &mut Regs) {

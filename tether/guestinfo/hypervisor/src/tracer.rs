@@ -22,24 +22,26 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::hypervisor::Hypervisor;
+use crate::Hypervisor;
 
 /// How a traced program ended, and what it printed.
 #[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) status: WaitStatus,
-    pub(crate) stdout: String,
-    #[allow(dead_code, reason = "shown when a test fails")]
-    pub(crate) stderr: String,
+pub struct Ended {
+    /// Its end.
+    pub status: WaitStatus,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
     /// How many instructions were answered: `in`, `rep outsb`, `rep insb`, CPUID.
-    pub(crate) answered: [usize; 4],
+    pub answered: [usize; 4],
     /// After how many of the first [`WATCHED`] of our own the compiler's registers, RBX and RBP,
     /// came back.
-    pub(crate) restored: usize,
+    pub restored: usize,
 }
 
 /// Single steps are slow, so only so many instructions are followed by them.
-pub(crate) const WATCHED: usize = 20;
+pub const WATCHED: usize = 20;
 
 /// How long a traced program may take; each takes a fraction of a second on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -63,14 +65,14 @@ struct Breakpoint {
 }
 
 /// Runs `command` to its end.
-pub(crate) fn run(hypervisor: &mut Hypervisor, command: &mut Command, as_vmware: bool) -> Ended {
+pub fn run(hypervisor: &mut Hypervisor, command: &mut Command, as_vmware: bool) -> Ended {
     run_until(hypervisor, command, as_vmware, |_| false)
 }
 
 /// Runs `command` to its end, or until the hypervisor has come to where `done` holds and the
 /// program is killed.
 #[expect(clippy::zombie_processes, reason = "the tracer waits for it, as for any tracee")]
-pub(crate) fn run_until(
+pub fn run_until(
     hypervisor: &mut Hypervisor,
     command: &mut Command,
     as_vmware: bool,
