@@ -111,7 +111,8 @@ fn payload(request: &[u8], reply: &[u8]) -> Result<Vec<u8>, RpciError> {
         [b'0'] => refused(b"no reason given"),
         [b'0', b' ', reason @ ..] => refused(reason),
         reply => {
-            let reply = format!("{:?}", start_of(reply));
+            const SHOWN: usize = 80;
+            let reply = format!("{:?}", start_of(reply, SHOWN));
             Err(RpciError::Garbage { request: name_of(request), reply })
         }
     }
@@ -154,16 +155,17 @@ fn checked(key: &str) -> Result<&str, RpciError> {
     Ok(key)
 }
 
-/// A request without its payload, which may be long and nobody's business.
+/// A request without its payload, which may be long and nobody's business. Its key is all there: with an id of
+/// VIC's, of 64 digits, and names of a network, a volume, an environment below it.
 fn name_of(request: &[u8]) -> String {
+    const SHOWN: usize = 512;
     let words: Vec<&[u8]> = request.splitn(3, |byte| *byte == b' ').take(2).collect();
-    start_of(&words.join(&b' '))
+    start_of(&words.join(&b' '), SHOWN)
 }
 
 /// Enough of a message to know it by.
-fn start_of(message: &[u8]) -> String {
-    const SHOWN: usize = 80;
-    match message.get(..SHOWN) {
+fn start_of(message: &[u8], most: usize) -> String {
+    match message.get(..most) {
         Some(start) => format!("{}…", String::from_utf8_lossy(start)),
         None => String::from_utf8_lossy(message).into_owned(),
     }

@@ -111,3 +111,13 @@ fn a_report_is_written_and_what_is_refused_is_told() {
         b"a reason that is too long for it"
     );
 }
+
+#[test]
+fn what_is_refused_is_named_in_full_with_an_id_as_vic_gives_them() {
+    let mut hypervisor = Hypervisor { max_value: Some(20), ..Hypervisor::default() };
+    let key = format!("guestinfo.vice..sessions|{}.diagnostics.exitlogs|0.Time", "b".repeat(64));
+    let pairs = [(key.clone(), "2017-07-14 02:40:02.5 +0000 UTC".to_owned())];
+    let error = RpciSink::new(&mut hypervisor).write(&pairs).expect_err("it is too long");
+    let expected = format!("info-set {key}: the hypervisor refused: Value too large");
+    assert_eq!(error.reasons, [expected]);
+}
