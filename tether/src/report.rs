@@ -7,9 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use guestinfo::rpci::{RpciSink, RpciSource};
-use guestinfo::sink::Sink;
-use guestinfo::source::Source as _;
+use guestinfo::sink::{self, Sink};
 use guestinfo::{
     EncodeError, EndpointReport, ExitLog, Header, MountReport, Report, SessionReport, SessionSpec,
     Spec, Started, Timestamp,
@@ -58,8 +56,7 @@ impl Reporter {
     /// there.
     pub fn new(config: &Config) -> Self {
         let Config { spec, session, source, .. } = config;
-        let sink = if *source == RpciSource::detect().name() { RpciSink::detect() } else { None };
-        let sink = sink.map(|sink| Box::new(sink) as Box<dyn Sink>);
+        let sink = sink::beside(source);
         let named = spec.sessions.iter().find(|(_, of)| of.id == session.id);
         let name = named.map_or(&session.id, |(name, _)| name);
         let about = untouched(session);

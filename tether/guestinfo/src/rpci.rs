@@ -14,7 +14,7 @@ mod vsock;
 
 pub use packet::{PacketError, Packets};
 pub use values::{RpciSink, RpciSource};
-pub use vsock::VsockSource;
+pub use vsock::{VsockSink, VsockSource};
 
 /// Why a request came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

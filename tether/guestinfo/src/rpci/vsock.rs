@@ -10,13 +10,20 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
-use super::{Packets, RpciSource};
+use super::{Packets, RpciSink, RpciSource};
+use crate::sink::{Sink, SinkError};
 use crate::source::{Source, SourceError, Values};
 use crate::sys::Backdoor;
 
 /// VMware's guestinfo over vsock. The hypervisor tells privileged guests by their port, below 1024.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct VsockSource;
+
+/// The same, written. Each report has a connection of its own, as a VM that was moved has lost those it had.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VsockSink;
+
+const NAME: &str = "VMware guestinfo over vsock";
 
 /// The hypervisor itself, and its port for requests of guests.
 const HYPERVISOR: u32 = 0;
@@ -27,7 +34,7 @@ const SILENCE_SECONDS: i64 = 5;
 
 impl Source for VsockSource {
     fn name(&self) -> &str {
-        "VMware guestinfo over vsock"
+        NAME
     }
 
     fn read(&self) -> Result<Option<Values>, SourceError> {
@@ -38,14 +45,29 @@ impl Source for VsockSource {
         match dial() {
             Ok(stream) => RpciSource::new(Packets::new(stream)).read(),
             Err(error) if is_absent(error) => Ok(None),
-            Err(error) => {
-                let why = io::Error::from(error);
-                Err(SourceError::Hypervisor(format!(
-                    "vsock port {RPCI_PORT} of the hypervisor: {why}"
-                )))
-            }
+            Err(error) => Err(SourceError::Hypervisor(unreached(error))),
         }
     }
+}
+
+impl Sink for VsockSink {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn write(&mut self, pairs: &[(String, String)]) -> Result<(), SinkError> {
+        let refused = |reasons| SinkError { sink: NAME.to_owned(), reasons };
+        let stream = dial().map_err(|error| {
+            refused(pairs.iter().map(|(key, _)| format!("{key}: {}", unreached(error))).collect())
+        })?;
+        let written = RpciSink::new(Packets::new(stream)).write(pairs);
+        written.map_err(|error| refused(error.reasons))
+    }
+}
+
+fn unreached(error: Errno) -> String {
+    let why = io::Error::from(error);
+    format!("vsock port {RPCI_PORT} of the hypervisor: {why}")
 }
 
 fn is_absent(error: Errno) -> bool {
@@ -83,5 +105,14 @@ mod tests {
     #[test]
     fn machines_of_others_are_not_even_asked() {
         assert_eq!(VsockSource.read().unwrap(), None);
+    }
+
+    #[test]
+    fn a_hypervisor_that_is_not_reached_has_taken_nothing() {
+        // Here is none: whether the kernel has vsock or not, nobody is at that port.
+        let pairs = ["a", "b"].map(|key| (key.to_owned(), "1".to_owned()));
+        let error = VsockSink.write(&pairs).expect_err("nobody is there");
+        assert_eq!((error.sink.as_str(), error.reasons.len()), (NAME, 2));
+        assert!(error.reasons[1].starts_with("b: vsock port 976 of the hypervisor: "), "{error}");
     }
 }
