@@ -9,7 +9,7 @@ use guestinfo::backdoor::Protocol;
 use guestinfo::sys::Backdoor;
 use guestinfo::tclo::{Order, PowerChange};
 use guestinfo::{IpNet, Spec};
-use hypervisor::{Hypervisor, tracer};
+use hypervisor::{Hypervisor, tracer, vix};
 use nix::sys::wait::WaitStatus;
 use tether::host::interfaces::Interface;
 use tether::host::toolbox::HostTools;
@@ -17,32 +17,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// What a line of the guest's output has before an order.
 const MARK: &str = "order: ";
-
-/// A relayed VIX command that starts this "program" as the user `ID`, whose credentials are in base64.
-fn vix_start(program: &str, argument: &str) -> Vec<u8> {
-    const CREDENTIALS: &[u8] = b"AgABAElEAHAA";
-    let mut body = vec![0];
-    let length = |text: &str| if text.is_empty() { 0 } else { text.len() + 1 };
-    let number = |len: usize| u32::try_from(len).expect("short").to_le_bytes();
-    for len in [length(program), length(argument), 0, 0, 0] {
-        body.extend(number(len));
-    }
-    for text in [program, argument].into_iter().filter(|text| !text.is_empty()) {
-        body.extend(text.as_bytes());
-        body.push(0);
-    }
-    let mut bytes = b"Vix_1_Relayed_Command \"Execute\"\0".to_vec();
-    bytes.extend(0xD00D_0001_u32.to_le_bytes());
-    bytes.extend(5u16.to_le_bytes());
-    for len in [51 + body.len() + CREDENTIALS.len(), 51, body.len(), CREDENTIALS.len()] {
-        bytes.extend(number(len));
-    }
-    bytes.push(0);
-    for word in [185u32, 0, 30, 0, 0, 7, 1] {
-        bytes.extend(word.to_le_bytes());
-    }
-    [bytes, body, CREDENTIALS.to_vec()].concat()
-}
 
 #[test]
 fn what_the_host_asks_becomes_the_agents_orders() {
@@ -53,8 +27,8 @@ fn what_the_host_asks_becomes_the_agents_orders() {
         text("Set_Option broadcastIP 1"),
         text("Capabilities_Register"),
         text("OS_PowerOn"),
-        vix_start("reload", ""),
-        vix_start("kill", "HUP"),
+        vix::start("ID", "reload", ""),
+        vix::start("ID", "kill", "HUP"),
         text("OS_Halt"),
     ];
     let mut host = Hypervisor {

@@ -12,7 +12,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+pub mod packets;
 pub mod tracer;
+pub mod vix;
 
 use guestinfo::backdoor::{
     COMMAND_MESSAGE, COMMAND_VERSION, COOKIE_FLAG, MAGIC, PORT, PORT_HIGH, Port, Protocol, Regs,
@@ -28,6 +30,8 @@ pub struct Hypervisor {
     pub high_bandwidth: bool,
     /// Whether it knows no cookies and refuses the flag.
     pub no_cookies: bool,
+    /// Whether it has no time for the guest's tools: their channel is lost and does not open.
+    pub no_tools: bool,
     /// The longest value that `info-set` takes.
     pub max_value: Option<usize>,
     /// How many more times this step fails with a checkpoint.
@@ -148,6 +152,9 @@ impl Hypervisor {
             return self.open(regs, rbx);
         }
         let cookie = (low(regs.rsi), low(regs.rdi));
+        if self.no_tools {
+            self.channels.retain(|_, channel| channel.protocol != Protocol::Tclo);
+        }
         if self.channels.get(&id).is_none_or(|channel| channel.cookie != cookie) {
             return answer(regs, 0, None);
         }
@@ -199,6 +206,7 @@ impl Hypervisor {
         }
         let protocols = [Protocol::Rpci, Protocol::Tclo];
         let protocol = protocols.into_iter().find(|p| p.number() == rbx & !COOKIE_FLAG);
+        let protocol = protocol.filter(|p| !(self.no_tools && *p == Protocol::Tclo));
         let (Some(protocol), false) = (protocol, self.no_cookies && rbx & COOKIE_FLAG != 0) else {
             return answer(regs, 0, None);
         };
@@ -279,6 +287,12 @@ impl Hypervisor {
         let bytes = rest[..size.min(rest.len())].to_vec();
         channel.gone += bytes.len();
         (!bytes.is_empty()).then_some(bytes)
+    }
+
+    /// One request, however it came, and the reply.
+    pub fn request(&mut self, request: &[u8]) -> Vec<u8> {
+        self.heard.push((Protocol::Rpci, request.to_vec()));
+        self.reply_to(request)
     }
 
     fn reply_to(&mut self, request: &[u8]) -> Vec<u8> {
