@@ -19,6 +19,7 @@
 pub mod bench;
 mod checkout;
 mod debian_root;
+mod debugger;
 mod evidence;
 mod family;
 mod finished;
@@ -29,6 +30,7 @@ mod output;
 mod program;
 mod proxy;
 mod terminal;
+mod vmware;
 
 pub mod deadline;
 pub mod tally;
@@ -43,6 +45,7 @@ pub use oci::OciImage;
 pub use program::Program;
 pub use proxy::{Proxy, Weather};
 pub use terminal::Terminal;
+pub use vmware::Vmware;
 
 use sha2::{Digest as _, Sha256};
 

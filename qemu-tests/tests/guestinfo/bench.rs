@@ -100,8 +100,13 @@ impl Bench {
         let shown = self.lab.containervm(["start", "--print-qemu", vmx]).finish();
         let line = shown.code(0).out();
         assert!(line.contains(part), "{line}");
+        self.shell(&line.replace(part, instead))
+    }
+
+    /// Such a line, to be started.
+    pub(crate) fn shell(&self, line: &str) -> Command {
         let mut qemu = Command::new("sh");
-        qemu.args(["-c", line.replace(part, instead).trim()]);
+        qemu.args(["-c", line.trim()]);
         qemu.env("CONTAINERVM_HOME", self.lab.home());
         qemu
     }

@@ -60,22 +60,31 @@ pub(crate) fn vic(id: &str, env: &[String]) -> Vec<(String, String)> {
     ]
 }
 
-#[test]
-fn a_vm_of_vics_keys_runs_exactly_what_they_say() {
-    let bench = Bench::new();
-    let id = id('a');
+/// An environment with all that a value can hold, and 64 KiB.
+pub(crate) fn values_of_every_kind() -> Vec<String> {
     let large: String = (0..8192).map(|n| format!("{n:07} ")).collect();
     let env = ["PATH=/bin", "HOME=/nowhere", "HOSTNAME=ümlaut", "EMPTY=", "NL=a\nb\n", "Q=\"'`$x#"];
     let mut env: Vec<String> = env.map(str::to_owned).to_vec();
     env.push(format!("LARGE={large}"));
-    let vmx = bench.vmx("vic", &lines(&vic(&id, &env)));
-    let told = bench.lab.containervm(["start", "-a", &vmx]).finish();
-    told.code(7);
+    env
+}
+
+/// What the process of [`vic`] tells of itself in this environment.
+pub(crate) fn as_told(env: &[String]) -> String {
     let args = ["sh", "-c", TELL, "größe #1", "two\nlines\t", "", " \"x\" "];
     let zero = |words: &[&str]| words.iter().map(|word| format!("{word}\0")).collect::<String>();
     let environment = zero(&env.iter().map(String::as_str).collect::<Vec<_>>());
     let place = "/var/tmp\nnobody\nusers\nturing\n";
-    told.prints(&format!("{}\n=\n{environment}\n=\n{place}=\n", zero(&args)));
+    format!("{}\n=\n{environment}\n=\n{place}=\n", zero(&args))
+}
+
+#[test]
+fn a_vm_of_vics_keys_runs_exactly_what_they_say() {
+    let bench = Bench::new();
+    let (id, env) = (id('a'), values_of_every_kind());
+    let vmx = bench.vmx("vic", &lines(&vic(&id, &env)));
+    let told = bench.lab.containervm(["start", "-a", &vmx]).finish();
+    told.code(7).prints(&as_told(&env));
 
     let known = bench.inspect("happy_turing");
     assert_eq!((&known["status"], &known["exit"]["code"]), (&"exited".into(), &7.into()));
@@ -125,7 +134,7 @@ fn a_vm_of_vic_04s_keys_says_hello() {
 }
 
 /// A config with the key to tell its faults with, and three of those.
-fn faulty(id: &str) -> Vec<(String, String)> {
+pub(crate) fn faulty(id: &str) -> Vec<(String, String)> {
     let mut pairs = vic(id, &["A=1".to_owned()]);
     let bad = [("/openstdin", "maybe"), ("/cmd/Args", "many")];
     for (key, value) in bad {

@@ -9,4 +9,5 @@ mod operator;
 mod reload;
 mod servers;
 mod share;
+mod vmware;
 mod volumes;
