@@ -214,7 +214,7 @@ fn counter() -> impl FnMut() -> u64 {
 }
 
 #[test]
-fn what_replies_and_streams_hold_is_as_released() {
+fn measurements_are_as_released() {
     let mut next = counter();
     let interface = inside::Interface {
         name: "eth0".into(),
@@ -250,6 +250,11 @@ fn what_replies_and_streams_hold_is_as_released() {
         interfaces: vec![interface],
     };
     check("body-sample", &sample.encode_to_vec());
+}
+
+#[test]
+fn processes_are_as_released() {
+    let mut next = counter();
     let process = inside::Process {
         pid: 70,
         inner_pid: 1,
@@ -272,6 +277,11 @@ fn what_replies_and_streams_hold_is_as_released() {
         time_us: next(),
     };
     check("stream-process", &process.encode_to_vec());
+}
+
+#[test]
+fn what_is_told_of_paths_and_of_the_agent_is_as_released() {
+    let mut next = counter();
     let stat = inside::PathStat {
         name: b"motd".to_vec(),
         size: next(),
