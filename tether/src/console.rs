@@ -3,13 +3,14 @@
 //! A line looks like a kernel message, as both end in the same place: `[    2.345678] tether: text`. The port
 //! is written without waiting for more than `PATIENCE` per line: a console that nobody reads costs lines,
 //! which are counted and reported with the next one that gets through, but never stops the agent.
+//!
+//! Nothing here is locked: the last line may be about a panic in the middle of another one.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,7 +18,7 @@ use nix::time::{ClockId, clock_gettime};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -40,15 +41,20 @@ static LOGGED: AtomicU8 = AtomicU8::new(0);
 pub fn start(level: Level) {
     SWITCHED.store(rank(level), Ordering::Relaxed);
     LOGGED.store(rank(level), Ordering::Relaxed);
-    let port = Book(open());
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(Level::TRACE)
-        .event_format(KernelStyle)
-        .with_writer(Mutex::new(port))
-        .finish()
-        .with(Threshold);
+    let subscriber = written_to(Book(open())).with(Threshold);
     // Fails only when called twice.
     let _already = tracing::subscriber::set_global_default(subscriber);
+}
+
+fn written_to<W>(writer: W) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_max_level(Level::TRACE)
+        .event_format(KernelStyle)
+        .with_writer(writer)
+        .finish()
 }
 
 /// Logs as much as a config's `diagnostics/debug` asks for: from 1 on, the agent's own steps.
@@ -95,10 +101,22 @@ fn open() -> Option<Port> {
 #[derive(Debug)]
 struct Book(Option<Port>);
 
-impl Write for Book {
+impl<'a> MakeWriter<'a> for Book {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl Write for &Book {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         logbook::note(line);
-        self.0.as_mut().map_or(Ok(line.len()), |port| port.write(line))
+        if let Some(port) = &self.0 {
+            port.say(line);
+        }
+        // The loss is accounted for there; the caller could do no more about it.
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -114,9 +132,24 @@ struct Port {
 }
 
 impl Port {
-    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn say(&self, line: &[u8]) {
+        let lost = self.lost.load(Ordering::Relaxed);
+        let mut whole = Vec::new();
+        if lost > 0 {
+            let told = format!("tether: {lost} log lines lost: the console took no more\n");
+            whole.extend_from_slice(told.as_bytes());
+        }
+        whole.extend_from_slice(line);
+        if self.put(&whole).is_ok() {
+            self.lost.store(0, Ordering::Relaxed);
+        } else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn put(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.file.write(bytes) {
+            match (&self.file).write(bytes) {
                 Ok(len) => bytes = &bytes[len..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
@@ -132,28 +165,6 @@ impl Port {
             0 => Err(ErrorKind::TimedOut.into()),
             _ => Ok(()),
         }
-    }
-}
-
-impl Write for Port {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let lost = self.lost.load(Ordering::Relaxed);
-        let mut whole = Vec::new();
-        if lost > 0 {
-            writeln!(whole, "tether: {lost} log lines lost: the console took no more")?;
-        }
-        whole.extend_from_slice(line);
-        if self.put(&whole).is_ok() {
-            self.lost.store(0, Ordering::Relaxed);
-        } else {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        // The loss is accounted for here; the caller could do no more about it.
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -182,5 +193,25 @@ where
         write!(out, "[{:5}.{:06}] tether: {level}", now.tv_sec(), now.tv_nsec() / 1000)?;
         context.format_fields(out.by_ref(), event)?;
         out.write_char('\n')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn a_line_amid_another_is_written_at_once() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let book: &Book = Box::leak(Box::new(Book(Some(Port { file, lost: AtomicU64::new(0) }))));
+        let mut amid = book.make_writer();
+        tracing::subscriber::with_default(written_to(move || book), || tracing::error!("panic"));
+        amid.write_all(b"the rest\n").unwrap();
+        let mut said = [0; 256];
+        let length = reader.read(&mut said).unwrap();
+        let said = String::from_utf8_lossy(&said[..length]);
+        assert!(said.ends_with("tether: error: panic\nthe rest\n"), "{said}");
     }
 }
