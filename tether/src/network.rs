@@ -26,8 +26,12 @@ use crate::process::executable::errno_text;
 use lease::Leasing;
 use netlink::{Message, Netlink};
 
-/// How long an interface, and then a lease, may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an interface may take: its driver is loaded beside the disk's, which has as long, and a host that is
+/// overloaded runs its VMs ten times slower.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a lease may take.
+const LEASE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the end of the machine waits for a card to take what gives leases back.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -287,6 +291,7 @@ impl Endpoint {
     fn lateness(&self, name: &str, interfaces: &[Interface]) -> NetworkError {
         let (name, seconds) = (name.to_owned(), PATIENCE.as_secs());
         if let (State::Leasing, Some((interface, _))) = (&self.state, &self.interface) {
+            let seconds = LEASE_PATIENCE.as_secs();
             return NetworkError::NoLease { name, interface: interface.clone(), seconds };
         }
         let wanted = match (self.spec.id.as_str(), self.spec.name.as_str()) {
@@ -325,7 +330,7 @@ impl Endpoint {
             let leasing =
                 Leasing::start(&called, &interface.mac, if internal { "" } else { hostname });
             self.leasing = Some(leasing.map_err(failed("open a DHCP socket"))?);
-            (self.state, self.until) = (State::Leasing, Instant::now() + PATIENCE);
+            (self.state, self.until) = (State::Leasing, Instant::now() + LEASE_PATIENCE);
             return Ok(None);
         }
         // Somebody else's to manage, as VIC has it.

@@ -220,7 +220,7 @@ fn a_network_without_an_interface_is_told_and_nothing_runs() {
     let qemu = bench.changed(&vmx, "-device vmxnet3,netdev=ethernet0,romfile=", "");
     let attached = bench.lab.serialmux(["attach", &id]);
     bench.lab.start(qemu).finish().code(0);
-    let told = "network bridge: no interface in PCI slot 192 came in 10 s; there is none";
+    let told = "network bridge: no interface in PCI slot 192 came in 30 s; there is none";
     attached.finish().code(125).complains(&[told]);
     let report = bench.inspect(&id)["report"].clone();
     assert!(value(&report, "bridge.configured").starts_with(told), "{report:#}");
