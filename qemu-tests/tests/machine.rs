@@ -163,6 +163,34 @@ fn an_interrupt_at_any_moment_of_a_first_run_does_not_disturb_the_next() {
 }
 
 #[test]
+fn an_interrupt_before_its_vm_runs_leaves_the_name_free() {
+    let lab = Lab::new();
+    let _daemon = lab.daemon("0");
+    // A kernel that has not been taken out of its ISO yet, and cannot be while this lock is held.
+    let iso = lab.path("other.iso");
+    fs::copy(Checkout::built().iso(), &iso).unwrap();
+    let iso = &*iso.to_string_lossy();
+    let boot = lab.home().join("cache/boot");
+    fs::create_dir_all(&boot).unwrap();
+    let lock = fs::File::create(boot.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    for (form, signal) in [("--sig-proxy=true", Signal::INT), ("-d", Signal::TERM)] {
+        let run = ["run", "--rm", form, "--name", "first", "--iso", iso, "busybox", "true"];
+        let interrupted = lab.containervm(run);
+        interrupted.await_that("it has its name", || {
+            lab.containervm(["ls"]).finish().code(0).out().contains("first")
+        });
+        interrupted.signal_group(signal);
+        interrupted.finish().code(128 + signal.as_raw()).complains(&["before the VM was started"]);
+        // At once: there is nobody left to wait for.
+        lab.containervm(["ls", "--json"]).finish().code(0).prints("");
+        lab.serialmux(["ps", "--json"]).finish().code(0).prints("");
+    }
+    lock.unlock().unwrap();
+    lab.containervm(["run", "--rm", "--name", "first", "busybox", "true"]).finish().code(0);
+}
+
+#[test]
 fn the_agent_is_static_and_small() {
     let path = Checkout::built().agent();
     let bytes = fs::read(&path).unwrap();

@@ -39,11 +39,13 @@ fn a_signal_from_outside_ends_it_with_128_and_its_number() {
 fn an_interrupt_reaches_the_process_and_its_own_answer_counts() {
     let lab = Lab::new();
     let script = "trap 'echo caught; exit 3' INT; echo up; while :; do sleep 1; done";
-    let waits = lab.begin(["busybox", "sh", "-c", script]);
+    let waits = lab.begin(["--name", "waits", "busybox", "sh", "-c", script]);
     waits.expect("up");
     waits.signal_group(Signal::INT);
     waits.expect("caught");
     waits.end().code(3);
+    // Its VM has gone with it, and somebody else may have the name.
+    lab.containervm(["ls", "--json"]).finish().code(0).prints("");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The `containervm` command: `docker run` with a VM around each container.
 
 mod confinement;
+mod interrupt;
 mod restart;
 mod run;
 mod start;
@@ -86,6 +87,7 @@ enum Command {
 }
 
 /// Where VMs, their images and the daemon's state are.
+#[derive(Clone)]
 pub(super) struct Surroundings {
     home: Home,
     store: Store,

@@ -1,5 +1,6 @@
 //! `containervm restart`: the end of a container and its VM, and another run with the same disk.
 
+use super::interrupt::Interrupts;
 use super::start::{How, start};
 use super::{Surroundings, end, mux};
 use clap::Args;
@@ -26,7 +27,7 @@ impl Restart {
             if matches!(surroundings.store.state(&vm)?, State::Running) {
                 end(surroundings, &vm, stop).await?;
             }
-            start(surroundings, &vm, how, None).await.map(drop)
+            start(surroundings, &vm, how, None, Interrupts::default()).await.map(drop)
         })
         .await
     }

@@ -1,8 +1,10 @@
 //! `containervm run`: an image made into a VM, which is then started.
 
 use super::confinement::Confinement;
+use super::interrupt::{Interrupted, Interrupts};
 use super::start::{How, Stay, start};
-use super::{Surroundings, tell};
+use super::{Surroundings, remove, tell};
+use crate::cli::exit_code;
 use crate::launch;
 use clap::{Args, ValueEnum};
 use containervm::image;
@@ -150,21 +152,27 @@ enum PipeBy {
 impl Run {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let surroundings = Surroundings::here()?;
-        let vm = self.make(&surroundings).await?;
+        let (vm, interrupts) = self.make(&surroundings).await?;
         if self.print_vmx {
             print!("{}", std::fs::read_to_string(vm.vmx())?);
             return Ok(ExitCode::SUCCESS);
         }
         let stay = (!self.detach).then_some(Stay { interactive: self.interactive });
-        let started = start(&surroundings, &vm, &self.how, stay).await;
+        let started = start(&surroundings, &vm, &self.how, stay, interrupts).await;
         if (started.is_err() || self.how.print_qemu) && self.rm {
             // What made it fail is what the user should see; a leftover is for `gc`.
-            drop(surroundings.store.remove(&vm, true));
+            drop(remove(&surroundings, &vm.record.id, true).await);
         }
-        started
+        started.or_else(|error| match error.downcast_ref() {
+            Some(Interrupted(number)) => {
+                tell(&error.to_string());
+                Ok(exit_code(128 + number))
+            }
+            None => Err(error),
+        })
     }
 
-    async fn make(&self, surroundings: &Surroundings) -> anyhow::Result<Vm> {
+    async fn make(&self, surroundings: &Surroundings) -> anyhow::Result<(Vm, Interrupts)> {
         let Surroundings { home, store, place } = surroundings;
         let hardware = self.hardware()?;
         let mut options = self.options()?;
@@ -186,7 +194,9 @@ impl Run {
         let pipe = listen.unwrap_or_else(|| crate::cli::serialmux::DEFAULT_LISTEN.into());
         let hardware = Hardware { pipe: format!("tcp://{pipe}"), ..hardware };
         let vmx = vmx(&draft, &options, &image.config, &hardware)?;
-        Ok(draft.finish(&vmx)?)
+        // From here on it is there for others, too.
+        let interrupts = if self.print_vmx { Interrupts::default() } else { Interrupts::catch()? };
+        Ok((draft.finish(&vmx)?, interrupts))
     }
 
     fn hardware(&self) -> anyhow::Result<Hardware> {

@@ -1,8 +1,10 @@
 //! `containervm start`: a VM from a VMX file, waited for in the background.
 
+use super::interrupt::{Interrupted, Interrupts};
 use super::{Surroundings, tell};
 use crate::api::request::Register;
 use crate::attach::{Attach, End, Session};
+use crate::cli::exit_code;
 use crate::cli::serialmux::{ended, registration};
 use crate::launch::{self, Background};
 use crate::terminal::DetachKeys;
@@ -73,7 +75,7 @@ impl Start {
             anyhow::bail!("no such VMX file: {}", self.vmx.display());
         };
         let stay = self.attach.then_some(Stay { interactive: self.interactive });
-        start(&surroundings, &vm, &self.how, stay).await
+        start(&surroundings, &vm, &self.how, stay, Interrupts::default()).await
     }
 }
 
@@ -82,42 +84,50 @@ fn adopt(surroundings: &Surroundings, file: &Path) -> anyhow::Result<Vm> {
     Ok(surroundings.store.adopt(file, Some(&registration.id), &registration.name)?)
 }
 
-/// Everything between a VM's files and its end.
+/// Everything between a VM's files and its end. The interrupts are those from before it was here.
 pub(super) async fn start(
     surroundings: &Surroundings,
     vm: &Vm,
     how: &How,
     stay: Option<Stay>,
+    mut interrupts: Interrupts,
 ) -> anyhow::Result<ExitCode> {
     let registration = Register { restarts: how.restarts, ..registration(&vm.vmx())? };
-    let prepared = prepare(surroundings, vm, how.iso.clone())?;
+    let id = registration.id.clone();
+    // In a thread of its own, as it may take its time and is not to keep an interrupt from its effect.
+    let (here, this, iso) = (surroundings.clone(), vm.clone(), how.iso.clone());
+    let prepared = tokio::task::spawn_blocking(move || prepare(&here, &this, iso));
+    let opened = async {
+        let prepared = prepared.await??;
+        let session = match how.print_qemu {
+            true => None,
+            false => open(surroundings, registration, how, stay).await?,
+        };
+        anyhow::Ok((prepared, session))
+    };
+    let opened = tokio::select! {
+        opened = opened => opened,
+        number = interrupts.next() => Err(Interrupted(number).into()),
+    };
+    let (prepared, session) = opened?;
+    // The last moment in which one is not the process's: the session has heard this one, too, and is dropped.
+    if let Some(number) = interrupts.pending() {
+        anyhow::bail!(Interrupted(number));
+    }
     if how.print_qemu {
         println!("{}", prepared.command);
         return Ok(ExitCode::SUCCESS);
     }
-    launch::daemon(&surroundings.place, &mut tell).await?;
-    let client = surroundings.client();
-    let id = registration.id.clone();
-    client.register(registration).await?;
-    let session = match &stay {
-        None => None,
-        Some(stay) => {
-            let attach = Attach {
-                container: id.clone(),
-                stdin: stay.interactive,
-                detach_keys: how.detach_keys.clone(),
-                sig_proxy: how.sig_proxy,
-                boots: true,
-            };
-            Some(Session::open(&client, attach).await?)
-        }
-    };
     let supervisor = supervised(vm, &prepared.iso)?;
     let Some(session) = session else {
         println!("{id}");
         return Ok(ExitCode::SUCCESS);
     };
-    match session.run().await? {
+    let end = tokio::select! {
+        end = session.run() => end?,
+        number = interrupts.next(), if !how.sig_proxy => return Ok(exit_code(128 + number)),
+    };
+    match end {
         End::Detached => Ok(ExitCode::SUCCESS),
         End::Exit(exit) => {
             // The VM is gone, and with --rm its disk, when the supervisor has ended.
@@ -125,6 +135,23 @@ pub(super) async fn start(
             Ok(ended("containervm", &exit))
         }
     }
+}
+
+// Has a daemon know it, and its process have the signals if somebody stays.
+async fn open(
+    surroundings: &Surroundings,
+    registration: Register,
+    how: &How,
+    stay: Option<Stay>,
+) -> anyhow::Result<Option<Session>> {
+    launch::daemon(&surroundings.place, &mut tell).await?;
+    let client = surroundings.client();
+    let container = registration.id.clone();
+    client.register(registration).await?;
+    let Some(Stay { interactive: stdin }) = stay else { return Ok(None) };
+    let (detach_keys, sig_proxy) = (how.detach_keys.clone(), how.sig_proxy);
+    let attach = Attach { container, stdin, detach_keys, sig_proxy, boots: true };
+    Ok(Some(Session::open(&client, attach).await?))
 }
 
 struct Prepared {
