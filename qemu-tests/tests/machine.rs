@@ -191,6 +191,26 @@ fn an_interrupt_before_its_vm_runs_leaves_the_name_free() {
 }
 
 #[test]
+fn a_file_names_the_daemon_that_will_run_and_a_start_says_when_it_does_not() {
+    let lab = Lab::new();
+    let print = |listen: &str, name: &str| {
+        let mut command = lab.command("containervm", &["run", "--print-vmx", "--boot", "direct"]);
+        command.args(["--name", name, "busybox", "true"]).env("SERIALMUX_LISTEN", listen);
+        lab.start(command).finish()
+    };
+    print("127.0.0.1:2399", "told").code(0).shows("\"tcp://127.0.0.1:2399\"");
+    let open = print("127.0.0.1:0", "open");
+    open.code(0).shows("\"tcp://127.0.0.1:2377\"");
+    open.complains(&["no serialmux runs", "SERIALMUX_LISTEN", "127.0.0.1:2377"]);
+    let daemon = lab.daemon("0");
+    let listens = daemon.so_far();
+    let address = listens.split(';').next().and_then(|it| it.rsplit(' ').next()).unwrap();
+    let started = lab.containervm(["start", "told"]).finish();
+    started.code(0).complains(&["leads to 127.0.0.1:2399", &format!("listens on {address}")]);
+    lab.containervm(["rm", "-f", "told"]).finish().code(0);
+}
+
+#[test]
 fn the_agent_is_static_and_small() {
     let path = Checkout::built().agent();
     let bytes = fs::read(&path).unwrap();

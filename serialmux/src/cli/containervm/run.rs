@@ -5,6 +5,7 @@ use super::interrupt::{Interrupted, Interrupts};
 use super::start::{How, Stay, start};
 use super::{Surroundings, remove, tell};
 use crate::cli::exit_code;
+use crate::cli::serialmux::DEFAULT_LISTEN;
 use crate::launch;
 use clap::{Args, ValueEnum};
 use containervm::image;
@@ -15,7 +16,7 @@ use containervm::run::{
 };
 use containervm::store::Vm;
 use containervm::volume::{VolumeOption, Volumes};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -125,6 +126,20 @@ pub(super) struct Run {
     command: Vec<String>,
 }
 
+/// Where the next daemon will listen, as far as that can be told.
+fn unborn() -> String {
+    let told = std::env::var("SERIALMUX_LISTEN").unwrap_or_default();
+    let told = told.parse::<SocketAddr>().unwrap_or(DEFAULT_LISTEN);
+    if told.port() != 0 {
+        return told.to_string();
+    }
+    tell(&format!(
+        "no serialmux runs, and SERIALMUX_LISTEN leaves its port open; the file names {DEFAULT_LISTEN}: \
+         start serialmux first to have its own, or change serial0.fileName"
+    ));
+    DEFAULT_LISTEN.to_string()
+}
+
 /// How a VM boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum BootBy {
@@ -191,7 +206,7 @@ impl Run {
             true => surroundings.client().hello().await.map(|hello| hello.listen).ok(),
             false => Some(launch::daemon(place, &mut tell).await?),
         };
-        let pipe = listen.unwrap_or_else(|| crate::cli::serialmux::DEFAULT_LISTEN.into());
+        let pipe = listen.unwrap_or_else(unborn);
         let hardware = Hardware { pipe: format!("tcp://{pipe}"), ..hardware };
         let vmx = vmx(&draft, &options, &image.config, &hardware)?;
         // From here on it is there for others, too.

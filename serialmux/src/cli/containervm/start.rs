@@ -12,11 +12,12 @@ use anyhow::Context;
 use clap::Args;
 use containervm::accel::Accel;
 use containervm::kernel::Kernel;
-use containervm::machine::{Boot, Machine};
+use containervm::machine::{Boot, EndPoint, Machine, SerialBacking};
 use containervm::qemu::{self, Facts, QemuCommand};
 use containervm::store::{State, Vm};
 use containervm::supervise;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -101,7 +102,7 @@ pub(super) async fn start(
         let prepared = prepared.await??;
         let session = match how.print_qemu {
             true => None,
-            false => open(surroundings, registration, how, stay).await?,
+            false => open(surroundings, registration, &prepared.machine, how, stay).await?,
         };
         anyhow::Ok((prepared, session))
     };
@@ -141,10 +142,14 @@ pub(super) async fn start(
 async fn open(
     surroundings: &Surroundings,
     registration: Register,
+    machine: &Machine,
     how: &How,
     stay: Option<Stay>,
 ) -> anyhow::Result<Option<Session>> {
-    launch::daemon(&surroundings.place, &mut tell).await?;
+    let listen = launch::daemon(&surroundings.place, &mut tell).await?;
+    if let Some(address) = other_address(machine, &listen) {
+        tell(&format!("its serial0 leads to {address}, and serialmux listens on {listen}"));
+    }
     let client = surroundings.client();
     let container = registration.id.clone();
     client.register(registration).await?;
@@ -152,6 +157,17 @@ async fn open(
     let (detach_keys, sig_proxy) = (how.detach_keys.clone(), how.sig_proxy);
     let attach = Attach { container, stdin, detach_keys, sig_proxy, boots: true };
     Ok(Some(Session::open(&client, attach).await?))
+}
+
+/// Where the VM calls, if that is another port than the daemon's. Something may well lead on from there.
+fn other_address(machine: &Machine, listen: &str) -> Option<String> {
+    let serial = machine.serials.iter().find(|serial| serial.index == 0)?;
+    let SerialBacking::Network { host, port, end_point: EndPoint::Client, .. } = &serial.backing
+    else {
+        return None;
+    };
+    let listens: SocketAddr = listen.parse().ok()?;
+    (listens.port() != *port).then(|| format!("{host}:{port}"))
 }
 
 struct Prepared {

@@ -5,12 +5,12 @@ use crate::launch;
 use crate::place::Place;
 use clap::Args;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Where VMs connect to unless told otherwise.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:2377";
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 2377));
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -18,7 +18,7 @@ pub(super) struct Serve {
     ///
     /// Whoever reaches this port can only claim to be a VM, not be one: links are sealed with each
     /// VM's key. Give an address of the VMs' network to serve VMs on other hosts.
-    #[arg(long, env = "SERIALMUX_LISTEN", default_value = DEFAULT_LISTEN, value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "SERIALMUX_LISTEN", default_value_t = DEFAULT_LISTEN, value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
     /// A unix socket where VMs connect to, besides the address
     ///
