@@ -238,8 +238,27 @@ async fn rm(force: bool, containers: Vec<String>) -> anyhow::Result<ExitCode> {
 
 async fn remove(surroundings: &Surroundings, name: &str, force: bool) -> anyhow::Result<()> {
     let vm = surroundings.store.find(name)?;
+    if !force {
+        until_off(surroundings, &vm).await?;
+    }
     surroundings.store.remove(&vm, force)?;
     forget(surroundings, &vm.record.id).await;
+    Ok(())
+}
+
+/// Waits for the VM of a container that has ended: whoever has been told of that end may start it again, or remove
+/// it. The VM itself takes a moment longer.
+async fn until_off(surroundings: &Surroundings, vm: &Vm) -> anyhow::Result<()> {
+    if !matches!(surroundings.store.state(vm)?, State::Running) {
+        return Ok(());
+    }
+    // Without a daemon nobody has been told.
+    let known = surroundings.client().list().await.unwrap_or_default();
+    let has_ended = known.iter().any(|it| it.id == vm.record.id && it.status == "exited");
+    if has_ended {
+        let vm = vm.clone();
+        tokio::task::spawn_blocking(move || vm.wait()).await??;
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `containervm start`: a VM from a VMX file, waited for in the background.
 
 use super::interrupt::{Interrupted, Interrupts};
-use super::{Surroundings, tell};
+use super::{Surroundings, tell, until_off};
 use crate::api::request::Register;
 use crate::attach::{Attach, End, Session};
 use crate::cli::exit_code;
@@ -95,11 +95,13 @@ pub(super) async fn start(
 ) -> anyhow::Result<ExitCode> {
     let registration = Register { restarts: how.restarts, ..registration(&vm.vmx())? };
     let id = registration.id.clone();
-    // In a thread of its own, as it may take its time and is not to keep an interrupt from its effect.
     let (here, this, iso) = (surroundings.clone(), vm.clone(), how.iso.clone());
-    let prepared = tokio::task::spawn_blocking(move || prepare(&here, &this, iso));
     let opened = async {
-        let prepared = prepared.await??;
+        if !how.print_qemu {
+            until_off(surroundings, vm).await?;
+        }
+        // In a thread of its own, as it may take its time and is not to keep an interrupt from its effect.
+        let prepared = tokio::task::spawn_blocking(move || prepare(&here, &this, iso)).await??;
         let session = match how.print_qemu {
             true => None,
             false => open(surroundings, registration, &prepared.machine, how, stay).await?,
