@@ -1,6 +1,7 @@
 //! Requests of clients.
 
 use super::inside;
+use std::collections::BTreeMap;
 
 /// What is asked.
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -127,6 +128,9 @@ pub struct Register {
     /// It was ended to be started again.
     #[prost(bool, tag = "31")]
     pub restarts: bool,
+    /// What it was made with, as `inspect` shows it.
+    #[prost(btree_map = "string, string", tag = "32")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// Output with input.

@@ -156,7 +156,10 @@ impl Registry {
             if let Some(there) = containers.get(&registration.id)
                 && there.is_same(&registration)
             {
-                return Ok(());
+                let Some(changed) = there.show_options(registration.options) else { return Ok(()) };
+                let path = self.dir.join(&changed.id).join("container.json");
+                return state::save(&path, &changed)
+                    .map_err(|error| RegistryError::Io(path.clone(), error));
             }
             let taken = |other: &&Arc<Handle>| {
                 other.registration.name == registration.name

@@ -31,6 +31,9 @@ pub struct Registration {
     /// The file that lists the paths of its image, if there is one.
     #[serde(default)]
     pub image_paths: Option<PathBuf>,
+    /// What it was made with, for people: names and values of options.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
 }
 
 /// What the guest has told so far. Durable before the guest is told to forget it.

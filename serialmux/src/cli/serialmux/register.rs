@@ -4,6 +4,9 @@ use crate::api::request;
 use crate::client::Client;
 use anyhow::{Context, bail};
 use base64::Engine;
+use guestinfo::Spec;
+use guestinfo::spec::{NetworkSpec, SessionSpec};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,7 +18,7 @@ pub fn registration(vmx: &Path) -> anyhow::Result<request::Register> {
     let bytes = std::fs::read(vmx).with_context(|| format!("cannot read {}", vmx.display()))?;
     let parsed =
         guestinfo::vmx::Vmx::parse(bytes).map_err(|e| anyhow::anyhow!(e.at(vmx.display())))?;
-    let spec = guestinfo::Spec::from_vmx(&parsed);
+    let spec = Spec::from_vmx(&parsed);
     let spec = match spec {
         Ok(spec) => spec,
         Err(errors) => bail!("{}: {errors}", vmx.display()),
@@ -45,7 +48,28 @@ pub fn registration(vmx: &Path) -> anyhow::Result<request::Register> {
         command: primary.cmd.args.join(" "),
         image_paths: image_paths(vmx, &parsed),
         restarts: false,
+        options: options(&spec, primary),
     })
+}
+
+/// What differs from a container that nothing was said about; not its variables, which may be secret and long.
+fn options(spec: &Spec, primary: &SessionSpec) -> BTreeMap<String, String> {
+    let SessionSpec { user, group, stop_signal, restart_policy, cmd, .. } = primary;
+    let user = if group.is_empty() { user.clone() } else { format!("{user}:{group}") };
+    let list = |of: fn(&NetworkSpec) -> &[String]| {
+        spec.networks.values().flat_map(of).cloned().collect::<Vec<_>>().join(" ")
+    };
+    let ports = list(|network| &network.ports);
+    let all = [
+        ("hostname", spec.full_hostname()),
+        ("user", user),
+        ("workdir", cmd.dir.clone()),
+        ("stop_signal", stop_signal.clone()),
+        ("restart", restart_policy.clone()),
+        ("ports", ports),
+    ];
+    let said = all.into_iter().filter(|(_, value)| !value.is_empty());
+    said.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The list that `containervm run` leaves beside the VM's disk, for `serialmux diff`.

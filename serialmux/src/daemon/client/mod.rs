@@ -148,11 +148,22 @@ async fn perform(
 }
 
 fn registration(register: request::Register) -> Registration {
-    let request::Register { id, name, key, plain, tty, open_stdin, command, image_paths, .. } =
-        register;
+    let request::Register { id, name, key, plain, tty, open_stdin, command, .. } = register;
+    let (image_paths, options) = (register.image_paths, register.options);
     let image_paths = Some(image_paths).filter(|path| !path.is_empty()).map(Into::into);
     let created_us = clock::wall_us();
-    Registration { id, name, key, plain, tty, open_stdin, command, created_us, image_paths }
+    Registration {
+        id,
+        name,
+        key,
+        plain,
+        tty,
+        open_stdin,
+        command,
+        created_us,
+        image_paths,
+        options,
+    }
 }
 
 fn summary(handle: &Handle) -> answer::Summary {

@@ -8,9 +8,10 @@ use crate::daemon::idle::Idle;
 use crate::daemon::peer::Established;
 use crate::store::journal::{Cursor, JournalError};
 use crate::store::state::{Exit, Registration, State};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use wire::message::guest::Known;
@@ -82,8 +83,10 @@ pub(super) enum Command {
 /// A container, for everybody but its own task.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    /// What it was registered with.
+    /// What it was registered with first.
     pub(crate) registration: Registration,
+    /// What it was made with, as of the last time.
+    options: Mutex<BTreeMap<String, String>>,
     /// Id of its key.
     pub(crate) key_id: KeyId,
     /// Its VM's pipes that do not carry the link.
@@ -110,8 +113,10 @@ impl Handle {
         let key_id = Psk::derive(&registration.key).id();
         let task = task.abort_handle();
         let removed = AtomicBool::new(false);
+        let options = Mutex::new(registration.options.clone());
         Self {
             registration,
+            options,
             key_id,
             idle,
             journal,
@@ -124,10 +129,23 @@ impl Handle {
         }
     }
 
-    /// Whether `other` differs in nothing but the time of registration.
+    /// Whether `other` differs in nothing but the time of registration and what is only shown.
     pub(crate) fn is_same(&self, other: &Registration) -> bool {
-        let other = Registration { created_us: self.registration.created_us, ..other.clone() };
-        self.registration == other
+        let Registration { created_us, options, .. } = self.registration.clone();
+        self.registration == Registration { created_us, options, ..other.clone() }
+    }
+
+    /// Shows these options from now on; the registration, if that is another one then.
+    pub(crate) fn show_options(&self, options: BTreeMap<String, String>) -> Option<Registration> {
+        let mut shown = self.options();
+        let is_other = *shown != options;
+        shown.clone_from(&options);
+        is_other.then(|| Registration { options, ..self.registration.clone() })
+    }
+
+    fn options(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        // What is in there is whole whatever happened.
+        self.options.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known now.
@@ -205,7 +223,9 @@ impl Handle {
         let inspection = answer.await.ok()?;
         let status = self.status();
         let (started_us, exit) = (status.started_us, status.exit.as_ref());
-        Some(inspection.json(&self.registration, status.word(), started_us, exit))
+        let registration =
+            Registration { options: self.options().clone(), ..self.registration.clone() };
+        Some(inspection.json(&registration, status.word(), started_us, exit))
     }
 
     /// The VM is about to be started, perhaps because somebody has it run again: an earlier run's end is no

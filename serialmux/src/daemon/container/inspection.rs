@@ -69,12 +69,14 @@ impl Inspection {
             created_us,
             key: _,
             image_paths: _,
+            options,
         } = registration;
         let exit = exit.map(show_exit);
         json!({
             "id": id,
             "name": name,
             "command": command,
+            "options": options,
             "tty": tty,
             "open_stdin": open_stdin,
             "protection": if *plain { "plain" } else { "sealed" },
