@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::place::Place;
 use clap::{CommandFactory, Parser, Subcommand};
 use containervm::home::Home;
+use containervm::machine::Machine;
 use containervm::store::{State, Store, Vm};
 use std::io::Write;
 use std::path::PathBuf;
@@ -152,7 +153,7 @@ fn ls(json: bool) -> anyhow::Result<ExitCode> {
     let Surroundings { store, .. } = Surroundings::here()?;
     let mut out = std::io::stdout().lock();
     if !json {
-        writeln!(out, "{:<14}{:<24}{:<24}STATE", "ID", "NAME", "IMAGE")?;
+        writeln!(out, "{:<14}{:<24}{:<24}{:<24}PORTS", "ID", "NAME", "IMAGE", "STATE")?;
     }
     for vm in store.list()? {
         let (state, code) = match store.state(&vm)? {
@@ -165,18 +166,33 @@ fn ls(json: bool) -> anyhow::Result<ExitCode> {
             State::Dead => ("dead".to_owned(), None),
         };
         let record = &vm.record;
+        let ports = if state == "running" { ports(&vm) } else { Vec::new() };
         if json {
             let line = serde_json::json!({
                 "id": record.id, "name": record.name, "image": record.image, "state": state,
-                "exit_code": code, "vmx": vm.vmx(), "console": vm.console(),
+                "exit_code": code, "ports": ports, "vmx": vm.vmx(), "console": vm.console(),
             });
             writeln!(out, "{line}")?;
         } else {
             let id = containervm::store::short(&record.id);
-            writeln!(out, "{id:<14}{:<24}{:<24}{state}", record.name, record.image)?;
+            let (name, image) = (&record.name, &record.image);
+            let line = format!("{id:<14}{name:<24}{image:<24}{state:<24}{}", ports.join(", "));
+            writeln!(out, "{}", line.trim_end())?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+// What leads to it from this host, in Docker's way of writing; nothing if its file cannot be read any more.
+fn ports(vm: &Vm) -> Vec<String> {
+    let nics = Machine::load(&vm.vmx()).map(|(machine, _)| machine.nics).unwrap_or_default();
+    let shown = |forward: &String| {
+        let (protocol, rest) = forward.split_once(':')?;
+        let (host, guest) = rest.split_once('-')?;
+        let (_, port) = guest.rsplit_once(':')?;
+        Some(format!("{host}->{port}/{protocol}"))
+    };
+    nics.iter().flat_map(|nic| &nic.forwards).filter_map(shown).collect()
 }
 
 /// How long a VM may take over the time that its container has, before it is powered off.
