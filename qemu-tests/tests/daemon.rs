@@ -36,6 +36,8 @@ fn a_vm_in_the_background_is_followed_attached_to_and_remembered() {
     last.code(0).prints("").complains(&["20", "T", "Z bye"]);
     lab.containervm(["ls"]).finish().code(0).shows("bg").shows("exited(4)");
     lab.serialmux(["kill", "bg"]).finish().code(125).complains(&["bg"]);
+    let stopped = "You cannot attach to a stopped container, start it first";
+    lab.serialmux(["attach", "bg"]).finish().code(125).complains(&[stopped]);
 
     lab.containervm(["rm", "bg"]).finish().code(0).prints("bg\n");
     lab.containervm(["ls", "--json"]).finish().code(0).prints("");

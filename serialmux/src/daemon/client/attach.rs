@@ -15,6 +15,9 @@ use tokio::sync::watch;
 use wire::chunk::{Gap, Stream};
 use wire::message::mux;
 
+/// Docker's words for an attempt to attach to what has ended.
+const STOPPED: &str = "You cannot attach to a stopped container, start it first";
+
 pub(super) async fn attached(
     handle: &Arc<Handle>,
     attach: &request::Attach,
@@ -22,6 +25,10 @@ pub(super) async fn attached(
     receiver: Receiver,
 ) -> Result<(), Refusal> {
     let Registration { open_stdin, .. } = handle.registration;
+    let is_new = attach.position.is_none() && !attach.from_start;
+    if is_new && handle.status().word() == "exited" {
+        return Err(Refusal::Told(STOPPED.into()));
+    }
     let mut cursor = handle.cursor()?;
     match attach.position {
         Some(position) => come_back(handle, &mut cursor, position)?,
