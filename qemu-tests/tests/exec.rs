@@ -38,6 +38,14 @@ fn stop(lab: &Lab, idle: Program) {
     idle.end().code(0);
 }
 
+/// The id of the exec that runs.
+fn running(lab: &Lab) -> String {
+    let shown = lab.inspect("box");
+    let mut execs = shown["execs"].as_array().expect("execs").iter();
+    let runs = execs.find(|exec| exec["running"] == true).expect("one runs");
+    runs["id"].as_str().expect("an id").to_owned()
+}
+
 #[test]
 fn an_exec_is_as_dockers_vic_84_to_91() {
     let lab = Lab::new();
@@ -101,6 +109,11 @@ fn an_exec_in_a_terminal_is_typed_at_resized_and_killed() {
     shell.types(" size\r").expect("50 132\r\n").expect("# ");
     // Once it says so itself, the keys are its own and no longer the shell's.
     shell.types("sh -c 'echo go; sleep 1000'\r").expect("\r\ngo\r\n").types("\x03").expect("# ");
+    // By its id, its size is set from outside, too; the shell draws its line again then.
+    let id = running(&lab);
+    shell.types("stty").expect("stty");
+    lab.serialmux(["resize", "--exec", &id, "box", "33", "44"]).finish().code(0);
+    shell.expect("\x1b[J").types(" size\r").expect("33 44\r\n").expect("# ");
     shell.types("exit 9\r");
     shell.finish().code(9);
 
@@ -111,11 +124,7 @@ fn an_exec_in_a_terminal_is_typed_at_resized_and_killed() {
     trap.end().code(3).prints("ready\ngot it\n");
     let asleep = lab.serialmux(["exec", "box", "sh", "-c", "echo ready; exec sleep 1001"]);
     asleep.expect("ready\n");
-    let shown = lab.serialmux(["inspect", "box"]).finish();
-    let value: serde_json::Value = serde_json::from_str(&shown.out()).expect("JSON");
-    let execs = value["execs"].as_array().expect("execs");
-    let of = |exec: &&serde_json::Value| exec["running"] == true;
-    let id = execs.iter().find(of).expect("one runs")["id"].as_str().expect("an id").to_owned();
+    let id = running(&lab);
     lab.serialmux(["kill", "-s", "TERM", "--exec", &id, "box"]).finish().code(0);
     asleep.end().code(143);
     stop(&lab, idle);
@@ -146,6 +155,10 @@ fn output_of_a_thousand_execs_that_end_at_once_is_never_lost() {
         done += some;
     }
     record(&format!("{n} execs, 8 at a time: {:.1?}", begin.elapsed()));
+    // What the agent has not collected would be shown; those left are the container's own two.
+    let left = lab.serialmux(["top", "box", "-o", "stat,args"]).finish().code(0).out();
+    assert_eq!(left.lines().count(), 3, "{left}");
+    assert!(!left.lines().any(|line| line.starts_with('Z')), "{left}");
     stop(&lab, idle);
 }
 

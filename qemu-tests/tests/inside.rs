@@ -16,7 +16,13 @@ struct Shell {
 
 impl Shell {
     fn start(lab: &Lab, name: &str) -> Self {
-        let program = lab.begin(["-i", "--name", name, "busybox", "sh"]);
+        Self::start_with(lab, name, &[])
+    }
+
+    fn start_with(lab: &Lab, name: &str, options: &[&str]) -> Self {
+        let run = ["run", "--rm", "-i", "--name", name];
+        let all = [&run[..], options, &["busybox", "sh"]].concat();
+        let program = lab.start(lab.command("containervm", &all));
         let mut shell = Self { program, n: 0 };
         shell.does("true");
         shell
@@ -256,29 +262,49 @@ fn vic_138_copies_go_where_docker_puts_them() {
     shell.ends();
 }
 
+#[test]
+fn what_is_copied_before_the_start_is_there_then_and_after_a_restart() {
+    let lab = Lab::new();
+    let script = "cat /new; exit 3";
+    let run = ["run", "-d", "--wait-for-attach", "--boot", "direct", "--name", "waits"];
+    let all = [&run[..], &["busybox", "sh", "-c", script]].concat();
+    lab.start(lab.command("containervm", &all)).finish().code(0);
+    lab.console("waits").expect("waits until somebody is attached");
+    let new = lab.file("new", "from outside\n");
+    mux(&lab, &["cp", &new.to_string_lossy(), "waits:/new"]).code(0);
+    mux(&lab, &["cp", "waits:/new", &lab.path("out").to_string_lossy()]).code(0);
+    assert_eq!(fs::read(lab.path("out")).unwrap(), b"from outside\n");
+    mux(&lab, &["attach", "waits"]).code(3).prints("from outside\n");
+    let again = lab.containervm(["start", "--attach", "waits"]).finish();
+    again.code(3).prints("from outside\n");
+}
+
 /// VIC 6.2, case 139.
 #[test]
 fn vic_139_ten_copies_in_and_out_at_once() {
     let lab = Lab::new();
-    let mut shell = Shell::start(&lab, "many");
+    let options = ["-v", "kept:/kept", "--pipe", "virtio"];
+    let mut shell = Shell::start_with(&lab, "many", &options);
+    lab.console("many").expect("the link goes over virtio now");
     let pattern: Vec<u8> =
-        (0..1 << 17).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        (0..1 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let file = lab.file("large", &pattern);
     let file = file.to_string_lossy().into_owned();
     let start = |source: String, target: String| {
         lab.start(lab.command("serialmux", &["cp".to_owned(), source, target]))
     };
-    // A serial port takes less than 50 kB/s in.
     let small = lab.file("small", &pattern[..50_000]);
     let small = small.to_string_lossy().into_owned();
     let mut copies: Vec<_> =
-        (0..9).map(|n| start(small.clone(), format!("many:/small-{n}"))).collect();
-    copies.push(start(file.clone(), "many:/large".to_owned()));
+        (0..10).map(|n| start(small.clone(), format!("many:/kept/small-{n}"))).collect();
+    copies.extend((0..10).map(|n| start(file.clone(), format!("many:/kept/large-{n}"))));
     copies.into_iter().for_each(|copy| drop(copy.finish().code(0).out()));
-    shell.does("for n in 1 2 3 4 5 6 7 8; do cmp /small-0 /small-$n || exit 1; done");
-    shell.does("[ $(stat -c %s /large) = 131072 ] && head -c 50000 /large | cmp - /small-0");
+    shell.does("cd /kept; for n in $(seq 9); do cmp small-0 small-$n && cmp large-0 large-$n || exit 1; done");
+    shell.does(
+        "cd /kept; [ $(stat -c %s large-0) = 1048576 ] && head -c 50000 large-0 | cmp - small-0",
+    );
     let out = |n: u32| lab.path(&format!("out-{n}")).to_string_lossy().into_owned();
-    let copies: Vec<_> = (0..10).map(|n| start("many:/large".to_owned(), out(n))).collect();
+    let copies: Vec<_> = (0..10).map(|n| start(format!("many:/kept/large-{n}"), out(n))).collect();
     copies.into_iter().for_each(|copy| drop(copy.finish().code(0).out()));
     for n in 0..10 {
         assert!(fs::read(out(n)).unwrap() == pattern, "copy {n}");
