@@ -1,8 +1,12 @@
 //! Cases of VIC's suite that no other test stands for, by their numbers in `vic.rs`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use qemu_tests::deadline::deadline;
 use qemu_tests::{Lab, Program};
+use rustix::process::Signal;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `containervm run -d` with these options, image and command included.
 #[track_caller]
@@ -147,6 +151,142 @@ fn vic_24_start_and_end_are_when_they_were() {
     let (start, end) = (start.unwrap(), end.unwrap());
     // All of one length, so their order is that of the moments.
     assert!(before.as_str() < start && start < end && end < after.as_str(), "{shown}");
+    // Who has been told of the end need not know that its VM takes a moment longer.
+    lab.containervm(["rm", "short"]).finish().code(0).prints("short\n");
+}
+
+#[test]
+fn vic_27_42_sixteen_are_started_at_once_and_go_when_they_have_ended() {
+    let lab = Lab::new();
+    let _daemon = lab.daemon("0");
+    let names: Vec<String> = (0..16).map(|n| format!("box-{n}")).collect();
+    let run = ["run", "-d", "--rm", "--boot", "direct", "-m", "64m", "--name"];
+    let begin = |name: &String| {
+        let script = "echo up; until [ -e /go ]; do sleep 1; done";
+        let all = [&run[..], &[name.as_str(), "busybox", "sh", "-c", script]].concat();
+        lab.start(lab.command("containervm", &all))
+    };
+    let all: Vec<Program> = names.iter().map(begin).collect();
+    all.into_iter().for_each(|one| assert_eq!(one.finish().code(0).out().trim().len(), 64));
+    for name in &names {
+        lab.serialmux(["logs", "-f", name]).expect("up\n");
+    }
+    // All sixteen are there, before any ends.
+    assert_eq!(lab.processes("qemu-system-x86_64", "").len(), 16);
+    let supervisors = lab.processes("containervm", "supervise");
+    for name in &names {
+        lab.serialmux(["exec", "-d", name, "touch", "/go"]).finish().code(0);
+    }
+    assert!(supervisors.iter().all(|supervisor| supervisor.wait(deadline())));
+    lab.containervm(["ls", "--json"]).finish().code(0).prints("");
+}
+
+#[test]
+fn vic_32_78_logs_are_followed_and_asked_for_since_a_moment() {
+    let lab = Lab::new();
+    let script =
+        "ls -A /var/log | wc -l; for n in 1 2 3 4 5 6 7 8 9; do sleep 1; echo line $n; done";
+    let _daemon = lab.daemon("0");
+    create(&lab, "lines", &["-v", "/var/log", "busybox", "sh", "-c", script]);
+    lab.containervm(["start", "lines"]).finish().code(0);
+    let follower = lab.serialmux(["logs", "--follow", "lines"]);
+    follower.expect("line 9\n");
+    let lines = |options: &[&str]| {
+        let logs = [&["logs"], options, &["lines"]].concat();
+        let logs = lab.start(lab.command("serialmux", &logs)).finish();
+        logs.code(0).out().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let lately = lines(&["--since", "5s"]);
+    assert!(lately.len() < 10, "{lately:?}");
+    assert!(lately.last().is_none_or(|line| line == "line 9"), "{lately:?}");
+    for options in [&["--since", "1h"][..], &[]] {
+        let all = lines(options);
+        assert_eq!((all.len(), all[0].as_str(), all[9].as_str()), (10, "0", "line 9"), "{all:?}");
+    }
+    let stamped = lines(&["--timestamps"]);
+    for line in &stamped {
+        // As VIC's case has it: YYYY-MM-DDThh:mm:ss, nine digits of a second, Z.
+        let form: String = line[..30].replace(|c: char| c.is_ascii_digit(), "d");
+        assert_eq!(form, "dddd-dd-ddTdd:dd:dd.dddddddddZ", "{line}");
+    }
+    // From the moment of a line on, that line and those behind it.
+    let since = lines(&["--since", &stamped[6][..30]]);
+    assert_eq!(since, ["line 6", "line 7", "line 8", "line 9"]);
+    follower.end().code(0);
+}
+
+#[test]
+fn vic_64_71_one_that_starts_is_stopped_and_a_restart_keeps_its_address() {
+    let lab = Lab::new();
+    let _daemon = lab.daemon("0");
+    run_detached(&lab, "box", &["busybox", "sh", "-c", IDLE]);
+    // Its VM boots: there is nobody yet who could be asked to end.
+    stop(&lab);
+    lab.serialmux(["ps"]).finish().code(0).shows("exited");
+    let id = lab.inspect("box")["id"].as_str().unwrap().to_owned();
+    let address = || {
+        let restarted = lab.containervm(["restart", "box"]).finish();
+        restarted.code(0).prints(&format!("{id}\n"));
+        while lab.inspect("box")["started"].is_null() {}
+        lab.serialmux(["ps"]).finish().code(0).shows("running");
+        lab.serialmux(["exec", "box", "hostname", "-i"]).finish().code(0).out()
+    };
+    let first = address();
+    assert_eq!(first, "10.0.2.15\n");
+    assert_eq!(address(), first);
+    stop(&lab);
+}
+
+#[test]
+fn vic_104_106_108_112_what_was_asked_for_is_shown_and_a_port_is_free_again() {
+    let lab = Lab::new();
+    let _daemon = lab.daemon("0");
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).unwrap();
+    let port = format!("{free}:80");
+    let shown = format!("{free}->80/tcp");
+    let isolated = ["--network", "isolated", "-p", &port, "--dns", "192.0.2.8"];
+    let options = ["-h", "testhostname", "-u", "7:8", "-w", "/tmp", "--stop-signal", "INT"];
+    run_detached(&lab, "first", &[&isolated, &options[..], &["busybox", "sleep", "1000"]].concat());
+    while lab.inspect("first")["started"].is_null() {}
+    let asked = &lab.inspect("first")["options"];
+    for (name, value) in [
+        ("hostname", "testhostname"),
+        ("user", "7:8"),
+        ("workdir", "/tmp"),
+        ("stop_signal", "INT"),
+        ("ports", &format!("{}:80/tcp", free.port())),
+    ] {
+        assert_eq!(asked[name], value, "{asked}");
+    }
+    // Which name servers are in use, the agent tells.
+    let dns = |report: &serde_json::Value| {
+        let report = report.as_object().unwrap().iter();
+        report
+            .filter(|(key, _)| key.contains("assigned.dns"))
+            .map(|it| it.1.clone())
+            .collect::<Vec<_>>()
+    };
+    let events = lab.serialmux(["events", "--since", "1h", "first"]);
+    while dns(&lab.inspect("first")["report"]).is_empty() {}
+    // 192.0.2.8, as VIC writes addresses.
+    let told = dns(&lab.inspect("first")["report"]);
+    assert!(told.iter().any(|value| value == "AAAAAAAAAAAAAP//wAACCA=="), "{told:?}");
+    let listed = || lab.containervm(["ls"]).finish().code(0).out();
+    assert!(listed().contains(&shown), "{}", listed());
+    // One that is cut off is as good as ended, and its port somebody else's.
+    let supervisors = lab.processes("containervm", "supervise");
+    lab.qemu("first").signal(Signal::KILL);
+    events.expect("container die");
+    assert!(supervisors.iter().all(|supervisor| supervisor.wait(deadline())));
+    assert!(!listed().contains(&shown), "{}", listed());
+    let script = "echo up; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    run_detached(&lab, "box", &[&isolated[..], &["busybox", "sh", "-c", script]].concat());
+    lab.serialmux(["logs", "-f", "box"]).expect("up\n");
+    drop(TcpStream::connect(free).unwrap());
+    assert!(listed().contains(&shown), "{}", listed());
+    stop(&lab);
+    let ended = listed();
+    assert!(ended.contains("exited(0)") && !ended.contains(&shown), "{ended}");
 }
 
 #[test]
@@ -199,22 +339,39 @@ fn vic_74_who_follows_the_last_lines_sees_what_a_signal_makes_it_say() {
     assert!(logs.code(0).out().lines().count() >= 5, "{logs:?}");
 }
 
+/// Tells the others that it is over, however it ends.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn vic_66_restarts_starts_and_stops_at_once_end_in_words() {
     let lab = Lab::new();
     idle(&lab);
-    let all: Vec<Program> = (0..2)
-        .flat_map(|_| {
-            let restart = lab.containervm(["restart", "-t", "5", "box"]);
-            let stop = lab.containervm(["stop", "-t", "1", "box"]);
-            [restart, stop, lab.containervm(["start", "box"])]
-        })
-        .collect();
-    for one in all {
-        let one = one.finish();
+    let does = |arguments: &[&str]| {
+        let one = lab.start(lab.command("containervm", arguments)).finish();
         assert!(!format!("{}{}", one.out(), one.err()).contains("EOF"), "{one:?}");
         assert!(matches!(one.status.code(), Some(0 | 125)), "{one:?}");
-    }
+    };
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    does(&["restart", "-t", "5", "box"]);
+                }
+            });
+        }
+        let _over = Over(&is_over);
+        for _ in 0..10 {
+            does(&["start", "box"]);
+            does(&["stop", "-t", "1", "box"]);
+        }
+    });
     // Whatever came of it, the container is as good as before.
     stop(&lab);
     lab.containervm(["start", "box"]).finish().code(0);
