@@ -12,6 +12,9 @@ pub const MAX_DEPTH: usize = 16;
 /// Most entries that [`Image::walk`] lists.
 pub const MAX_ENTRIES: usize = 65_536;
 
+/// Most bytes of directories that [`Image::walk`] reads, one that is listed several times counted as often.
+pub const MAX_WALK: u64 = 128 << 20;
+
 /// Where the volume descriptors begin, in sectors: the first 16 are for boot code (ECMA-119 6.2.1).
 const FIRST_DESCRIPTOR: u64 = 16;
 /// How many volume descriptors are looked at before the primary one must have come.
@@ -163,15 +166,22 @@ impl<R: Read + Seek> Image<R> {
     /// Every file of the image as its absolute path and entry, directories left out, sorted by path.
     ///
     /// # Errors
-    /// A damaged or unreadable directory, or more than [`MAX_DEPTH`] or [`MAX_ENTRIES`].
+    /// A damaged or unreadable directory, or more than [`MAX_DEPTH`], [`MAX_ENTRIES`] or [`MAX_WALK`].
     pub fn walk(&mut self) -> Result<Vec<(String, Entry)>, Iso9660Error> {
         let mut files = Vec::new();
         let mut directories = vec![(String::new(), self.root.clone(), 0)];
-        let mut n_seen = 0;
+        let (mut n_seen, mut n_read) = (0, 0);
         while let Some((path, directory, depth)) = directories.pop() {
             // Directories of a damaged image can contain each other.
             if depth > MAX_DEPTH {
                 return Err(Iso9660Error::Corrupt { what: "directories nested too deep" });
+            }
+            // A large one that is listed thousands of times is as much to read as thousands of them.
+            n_read += directory.size;
+            if n_read > MAX_WALK {
+                return Err(Iso9660Error::Corrupt {
+                    what: "directories that are too long together",
+                });
             }
             for entry in self.entries(&directory)? {
                 n_seen += 1;

@@ -14,14 +14,14 @@
 //!
 //! Whatever bytes the image holds, every call ends with a result after a bounded amount of
 //! work: a directory is at most [`MAX_DIRECTORY`] bytes, a [`walk`](Image::walk) at most
-//! [`MAX_DEPTH`] deep and [`MAX_ENTRIES`] long, and no extent may leave the image.
+//! [`MAX_DEPTH`] deep, [`MAX_ENTRIES`] long and [`MAX_WALK`] bytes of directories, and no extent may leave the image.
 //!
 //! Layout: ECMA-119 4th edition (sections cited in the code); names: IEEE P1282 (Rock Ridge).
 
 mod image;
 mod record;
 
-pub use image::{Image, Iso9660Error, MAX_DEPTH, MAX_DIRECTORY, MAX_ENTRIES};
+pub use image::{Image, Iso9660Error, MAX_DEPTH, MAX_DIRECTORY, MAX_ENTRIES, MAX_WALK};
 pub use record::Entry;
 
 /// Bytes in a sector, and in the only logical block size in use.

@@ -60,6 +60,23 @@ fn a_directory_that_contains_itself_ends_the_walk() {
 }
 
 #[test]
+fn a_large_directory_that_is_listed_again_and_again_is_not_read_so_often() {
+    let mut bytes = image();
+    // The root, in which one directory of half a megabyte without names stands two thousand times.
+    let again = record(b"D", 2, 60, 1 << 19);
+    let root = again.repeat(40);
+    let n_sectors = 50;
+    bytes.resize((60 + 256) * SECTOR, 0);
+    for sector in 20..20 + n_sectors {
+        bytes[sector * SECTOR..sector * SECTOR + root.len()].copy_from_slice(&root);
+    }
+    let long = record(&[0], 2, 20, (n_sectors * SECTOR) as u32);
+    bytes[16 * SECTOR + 156..16 * SECTOR + 156 + long.len()].copy_from_slice(&long);
+    let result = Image::open(Cursor::new(bytes)).unwrap().walk();
+    assert!(matches!(result, Err(Iso9660Error::Corrupt { .. })), "{result:?}");
+}
+
+#[test]
 fn an_extent_beyond_the_end_is_an_error_and_costs_no_memory() {
     let mut bytes = image();
     let size = 18 * SECTOR + 34 + 34 + 10;
