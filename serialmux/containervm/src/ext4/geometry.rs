@@ -42,9 +42,9 @@ impl Geometry {
         if !(MIN_BYTES..=MAX_BYTES).contains(&size) {
             return Err(Ext4Error::DiskSize { size, min: MIN_BYTES, max: MAX_BYTES });
         }
-        let mut n_blocks = (size / BLOCK as u64) as u32;
+        let n_blocks = (size / BLOCK as u64) as u32;
         let inodes_per_block = BLOCK as u32 / INODE_SIZE;
-        let mut n_groups = n_blocks.div_ceil(BLOCKS_PER_GROUP);
+        let n_groups = n_blocks.div_ceil(BLOCKS_PER_GROUP);
         // Half as many again as the image needs, so that a full image can still grow.
         let wanted = (size / BYTES_PER_INODE).max(n_inodes + n_inodes / 2);
         let per_group =
@@ -54,12 +54,10 @@ impl Geometry {
         }
         let mut geometry =
             Self { n_blocks, n_groups, inodes_per_group: per_group as u32, journal_blocks: 0 };
-        // A last group too short for its own metadata and some data is dropped.
+        // A last group too short for its own metadata and some data is dropped; the others take its inodes over.
         let tail = n_blocks % BLOCKS_PER_GROUP;
         if n_groups > 1 && tail != 0 && tail < geometry.overhead(n_groups - 1) + 64 {
-            n_blocks -= tail;
-            n_groups -= 1;
-            geometry = Self { n_blocks, n_groups, ..geometry };
+            return Self::new(u64::from(n_blocks - tail) * BLOCK as u64, n_inodes);
         }
         geometry.journal_blocks = match u64::from(n_blocks) * BLOCK as u64 {
             0..=0x0fff_ffff => 1024,
@@ -146,6 +144,17 @@ mod tests {
         let group = u64::from(BLOCKS_PER_GROUP) * BLOCK as u64;
         let geometry = Geometry::new(2 * group + 40 * BLOCK as u64, 0).unwrap();
         assert_eq!((geometry.n_groups, geometry.n_blocks), (2, 2 * BLOCKS_PER_GROUP));
+    }
+
+    #[test]
+    fn there_are_inodes_for_all_files_whatever_is_left_out() {
+        let group = u64::from(BLOCKS_PER_GROUP) * BLOCK as u64;
+        for size in (0..200).map(|n| group + n * 4 * BLOCK as u64) {
+            for n_inodes in [11, 8_000, 20_000, 21_000] {
+                let geometry = Geometry::new(size, n_inodes).unwrap();
+                assert!(u64::from(geometry.n_inodes()) >= n_inodes, "{size}: {geometry:?}");
+            }
+        }
     }
 
     #[test]
