@@ -13,6 +13,9 @@ use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc};
 const MAX_LINKS_FOLLOWED: usize = 40;
 /// Longest name of one directory entry in bytes (ext4's and Linux's `NAME_MAX`).
 pub const MAX_NAME: usize = 255;
+/// Longest path from the root, in bytes: what lies deeper has no name that a system call takes (`PATH_MAX`, with its
+/// terminating zero). It also bounds the list of all paths, in which each stands in full.
+pub const MAX_PATH: usize = 4095;
 /// Longest target of a symbolic link that ext4 stores: one block less the terminating zero.
 pub const MAX_TARGET: usize = 4095;
 
@@ -42,6 +45,9 @@ pub enum TreeError {
     /// A component is longer than a file system can hold.
     #[error("a part of its name is {0} bytes long; at most {MAX_NAME} are possible")]
     NameTooLong(usize),
+    /// Directories in directories without end.
+    #[error("it lies {0} bytes of names deep; at most {MAX_PATH} are possible")]
+    PathTooLong(usize),
     /// A link target is longer than a file system can hold.
     #[error("its link target is {0} bytes long; between 1 and {MAX_TARGET} are possible")]
     TargetLength(usize),
@@ -362,28 +368,33 @@ impl Tree {
     fn parent_of(&mut self, path: &[u8]) -> Result<Option<(NodeId, Vec<u8>)>, TreeError> {
         let mut parts = parts(path)?;
         let Some(last) = parts.pop() else { return Ok(None) };
-        Ok(self.directory_at(parts, Missing::Create)?.map(|parent| (parent, last)))
+        let Some((parent, length)) = self.directory_at(parts, Missing::Create)? else {
+            return Ok(None);
+        };
+        longer(length, &last)?;
+        Ok(Some((parent, last)))
     }
 
     /// The node named `path` with the entry it hangs in (none for the root), creating nothing.
     fn existing(&mut self, path: &[u8]) -> Result<Option<Named>, TreeError> {
         let mut parts = parts(path)?;
         let Some(last) = parts.pop() else { return Ok(Some((Self::ROOT, None))) };
-        let Some(parent) = self.directory_at(parts, Missing::Stop)? else { return Ok(None) };
+        let Some((parent, _)) = self.directory_at(parts, Missing::Stop)? else { return Ok(None) };
         Ok(self.child(parent, &last).map(|id| (id, Some((parent, last)))))
     }
 
-    /// Walks to a directory as a process with this root would; `None` where one is missing and not to be created.
+    /// Walks to a directory as a process with this root would; also the length of its path. `None` where one is
+    /// missing and not to be created.
     fn directory_at(
         &mut self,
         parts: Vec<Vec<u8>>,
         missing: Missing,
-    ) -> Result<Option<NodeId>, TreeError> {
+    ) -> Result<Option<(NodeId, usize)>, TreeError> {
         let mut todo: Vec<Vec<u8>> = parts.into_iter().rev().collect();
-        let mut trail = vec![Self::ROOT];
+        let mut trail = vec![(Self::ROOT, 0)];
         let mut followed = 0;
         while let Some(part) = todo.pop() {
-            let here = *trail.last().unwrap_or(&Self::ROOT);
+            let (here, length) = *trail.last().unwrap_or(&(Self::ROOT, 0));
             match part.as_slice() {
                 b"" | b"." => continue,
                 // Above the root is the root, as for a process in a chroot; only link targets come here with "..".
@@ -396,13 +407,14 @@ impl Tree {
                 name if name.len() > MAX_NAME => return Err(TreeError::NameTooLong(name.len())),
                 _ => {}
             }
+            let length = longer(length, &part)?;
             let next = match (self.child(here, &part), missing) {
                 (Some(id), _) => id,
                 (None, Missing::Create) => self.new_parent(here, &part),
                 (None, Missing::Stop) => return Ok(None),
             };
             match &self.node(next).kind {
-                Kind::Directory(_) => trail.push(next),
+                Kind::Directory(_) => trail.push((next, length)),
                 Kind::Symlink(target) => {
                     followed += 1;
                     if followed > MAX_LINKS_FOLLOWED {
@@ -473,6 +485,14 @@ enum Missing {
     Stop,
 }
 
+/// The length of a path that goes on with a name.
+fn longer(length: usize, name: &[u8]) -> Result<usize, TreeError> {
+    match length + 1 + name.len() {
+        length @ 0..=MAX_PATH => Ok(length),
+        length => Err(TreeError::PathTooLong(length)),
+    }
+}
+
 /// The parts of a path below the root. Absolute names count from the root, as `tar` and docker take them.
 fn parts(path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
     if path.contains(&0) {
@@ -523,6 +543,24 @@ mod tests {
         put(&mut tree, "a", Kind::Symlink(b"b".to_vec())).unwrap();
         put(&mut tree, "b", Kind::Symlink(b"a".to_vec())).unwrap();
         assert_eq!(put(&mut tree, "a/x", Kind::Fifo).unwrap_err(), TreeError::LinkLoop);
+    }
+
+    #[test]
+    fn nothing_lies_deeper_than_a_path_can_reach() {
+        let mut tree = Tree::new();
+        let deep = "d/".repeat(2000);
+        put(&mut tree, &deep, Kind::directory()).unwrap();
+        put(&mut tree, "l", Kind::Symlink(deep.into_bytes())).unwrap();
+        put(&mut tree, &format!("l/{}", "x".repeat(94)), Kind::Fifo).unwrap();
+        for path in ["x".repeat(95), "y/".repeat(60)] {
+            let error = put(&mut tree, &format!("l/{path}"), Kind::Fifo).unwrap_err();
+            assert!(matches!(error, TreeError::PathTooLong(_)), "{path}: {error}");
+            assert!(tree.n_nodes() < 2100);
+        }
+        assert_eq!(
+            tree.link(&[b"l/", [b'x'; 95].as_slice()].concat(), b"l"),
+            Err(TreeError::PathTooLong(4096))
+        );
     }
 
     #[test]
