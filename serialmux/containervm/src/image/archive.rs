@@ -18,8 +18,13 @@ use super::{
 use crate::tree::{Attributes, Extent, Source, Timestamp, TreeError, has_namespace};
 
 const BLOCK: u64 = 512;
-/// Longest long name or pax record set: names are at most 4096 bytes and attributes 64 KiB each.
+/// Longest long name or pax record set, all of one entry's together: names are at most 4096 bytes and attributes 64
+/// KiB each.
 const MAX_RECORD: u64 = 1 << 20;
+/// Most bytes of records that hold for all entries behind them, as each of those is given its own copy.
+const MAX_GLOBAL: u64 = 64 << 10;
+/// Most bytes of a file's extended attributes: twice what a disk keeps of them, however it packs them.
+const MAX_XATTRS: usize = 8192;
 /// Most pieces of a sparse file.
 const MAX_PIECES: usize = 1 << 16;
 
@@ -58,6 +63,12 @@ pub enum ArchiveFault {
     /// A name or record set of absurd length.
     #[error("its extended header is {0} bytes long; at most {MAX_RECORD} make sense")]
     RecordTooLong(u64),
+    /// Records for all entries, of absurd length.
+    #[error("what it says of all entries is {0} bytes long; at most {MAX_GLOBAL} make sense")]
+    GlobalTooLong(u64),
+    /// More attributes than a file can have.
+    #[error("its extended attributes take {0} bytes; a disk keeps 4096 of a file")]
+    XattrsTooBig(usize),
     /// A sparse map that contradicts itself.
     #[error("its list of sparse pieces is damaged: {0}")]
     Sparse(&'static str),
@@ -151,6 +162,8 @@ pub fn is_tar(blob: &Blob) -> bool {
 /// What extension headers said about the entry that follows them.
 #[derive(Default)]
 struct Pending {
+    /// Their length.
+    length: u64,
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     pax: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -183,18 +196,15 @@ impl Walk<'_> {
             }
             let size = header.number(Field::SIZE)?;
             match header.entry_type() {
-                b'L' => self.pending.path = Some(pax::until_zero(self.record(size)?)),
-                b'K' => self.pending.link = Some(pax::until_zero(self.record(size)?)),
+                b'L' => self.pending.path = Some(pax::until_zero(self.pending_record(size)?)),
+                b'K' => self.pending.link = Some(pax::until_zero(self.pending_record(size)?)),
                 b'x' => {
-                    let record = self.record(size)?;
+                    let record = self.pending_record(size)?;
                     self.pax(&record)?;
                 }
                 b'g' => {
                     let record = self.record(size)?;
-                    let records = pax::parse(&record).ok_or(ArchiveFault::Pax)?;
-                    self.global.extend(
-                        records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())),
-                    );
+                    self.global(&record)?;
                 }
                 // A volume label: a name for people.
                 b'V' => self.skip(size)?,
@@ -253,6 +263,26 @@ impl Walk<'_> {
         Ok(bytes)
     }
 
+    /// One that is kept until its entry comes.
+    fn pending_record(&mut self, size: u64) -> Result<Vec<u8>, ArchiveFault> {
+        let length = self.pending.length.saturating_add(size);
+        if length > MAX_RECORD {
+            return Err(ArchiveFault::RecordTooLong(length));
+        }
+        self.pending.length = length;
+        self.record(size)
+    }
+
+    fn global(&mut self, record: &[u8]) -> Result<(), ArchiveFault> {
+        for (key, value) in pax::parse(record).ok_or(ArchiveFault::Pax)? {
+            self.global.insert(key.to_vec(), value.to_vec());
+        }
+        match self.global.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum() {
+            0..=MAX_GLOBAL => Ok(()),
+            length => Err(ArchiveFault::GlobalTooLong(length)),
+        }
+    }
+
     fn pax(&mut self, record: &[u8]) -> Result<(), ArchiveFault> {
         let mut offset = None;
         for (key, value) in pax::parse(record).ok_or(ArchiveFault::Pax)? {
@@ -272,7 +302,7 @@ impl Walk<'_> {
     }
 
     fn entry(&mut self, header: &Header<'_>, pending: Pending) -> Result<Entry, ArchiveFault> {
-        let Pending { path, link, mut pax, sparse } = pending;
+        let Pending { path, link, mut pax, sparse, .. } = pending;
         for (key, value) in &self.global {
             pax.entry(key.clone()).or_insert_with(|| value.clone());
         }
@@ -342,8 +372,9 @@ impl Walk<'_> {
         } else {
             (stored, vec![(0, stored)], self.at, stored)
         };
-        let extents = self.extents(size, &map, data, left)?;
+        // All that is stored is in the archive: nothing below can be beyond its end.
         self.skip(stored)?;
+        let extents = self.extents(size, &map, data, left)?;
         Ok((size, extents))
     }
 
@@ -461,13 +492,17 @@ fn attributes(
         Some(value) => pax::time(value).ok_or(ArchiveFault::Number("modification time"))?,
         None => Timestamp { seconds: header.number(Field::MTIME)? as i64, nanoseconds: 0 },
     };
-    let xattrs = pax
+    let xattrs: BTreeMap<_, _> = pax
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?, value)))
         // Archives made on other systems carry namespaces that Linux refuses (com.apple.…); docker drops them too.
         .filter(|(name, _)| has_namespace(name))
         .map(|(name, value)| (name.to_vec(), value.clone()))
         .collect();
+    let length = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if length > MAX_XATTRS {
+        return Err(ArchiveFault::XattrsTooBig(length));
+    }
     Ok(Attributes {
         mode: (header.number(Field::MODE)? & 0o7777) as u16,
         uid: owner("uid", Field::UID)?,
