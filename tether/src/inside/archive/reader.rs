@@ -71,12 +71,19 @@ impl<R: Read> Reader<R> {
     pub fn next_head(&mut self) -> Result<Option<Head>, InsideError> {
         let mut pax = BTreeMap::new();
         let (mut long_name, mut long_target) = (None, None);
+        let mut n_extended = 0;
         loop {
             self.skip(self.left + self.padding)?;
             let Some(block) = self.block()? else { return Ok(None) };
             let header = Header::from_byte_slice(&block);
             let size = header.entry_size().map_err(InsideError::Archive)?;
-            self.announce(size);
+            self.announce(size)?;
+            if header.entry_type() == EntryType::XHeader {
+                n_extended += size.min(MAX_EXTENDED);
+                if n_extended > MAX_EXTENDED {
+                    return Err(odd("extended heads without end"));
+                }
+            }
             match header.entry_type() {
                 EntryType::XHeader => pax.append(&mut records(&self.extended()?)?),
                 EntryType::XGlobalHeader => drop(self.extended()?),
@@ -90,7 +97,7 @@ impl<R: Read> Reader<R> {
                     if kind == EntryType::GNUSparse {
                         self.sparse(&block, &mut head)?;
                     } else if let Some(size) = number(&pax, b"size")? {
-                        self.announce(size);
+                        self.announce(size)?;
                         head.size = size;
                         head.extents = vec![(0, size)];
                     }
@@ -133,9 +140,11 @@ impl<R: Read> Reader<R> {
         let _drained = io::copy(&mut self.input, &mut io::sink());
     }
 
-    fn announce(&mut self, size: u64) {
+    fn announce(&mut self, size: u64) -> Result<(), InsideError> {
+        let blocks = size.checked_next_multiple_of(BLOCK);
+        self.padding = blocks.ok_or_else(|| odd(format!("an entry of {size} bytes")))? - size;
         self.left = size;
-        self.padding = size.next_multiple_of(BLOCK) - size;
+        Ok(())
     }
 
     fn skip(&mut self, len: u64) -> Result<(), InsideError> {
@@ -297,7 +306,7 @@ fn moment(text: &[u8]) -> Option<(i64, u32)> {
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let (seconds, nanoseconds) = (whole.parse::<i64>().ok()?, digits.parse::<u32>().ok()?);
     match (whole.starts_with('-'), nanoseconds) {
-        (true, 1..) => Some((seconds - 1, 1_000_000_000 - nanoseconds)),
+        (true, 1..) => Some((seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds)),
         _ => Some((seconds, nanoseconds)),
     }
 }

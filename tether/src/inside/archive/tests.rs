@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use wire::message::inside::CopyOut;
 
 use super::pack::{last_component, pack};
+use super::reader::Reader;
 use super::unpack::unpack;
 use crate::inside::failure::InsideError;
 use crate::inside::root::ContainerRoot;
@@ -256,6 +257,35 @@ fn no_changed_byte_of_an_archive_makes_it_panic_or_wait() {
         drop(unpacked(&to, "/", &changed));
         fs::remove_dir_all(&to).unwrap();
     }
+}
+
+/// A PAX head with these records, and the entry that it is for.
+fn extended(records: &[u8]) -> Vec<u8> {
+    [entry("pax", tar::EntryType::XHeader, "", records), file("f")].concat()
+}
+
+#[test]
+fn numbers_at_the_end_of_their_range_are_refused() {
+    let first = |archive: &[u8]| Reader::new(archive).next_head().unwrap_err().to_string();
+    let text = first(&extended(b"29 size=18446744073709551615\n"));
+    assert!(text.contains("18446744073709551615 bytes"), "{text}");
+    let mut vast = file("f");
+    vast[124..136].copy_from_slice(&[0x80, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
+    fix_checksums(&mut vast);
+    assert!(first(&vast).contains("18446744073709551615 bytes"));
+    let text = first(&extended(b"32 mtime=-9223372036854775808.5\n"));
+    assert!(text.contains("no number"), "{text}");
+}
+
+#[test]
+fn heads_that_only_go_on_are_given_up() {
+    let record = [b"600000 x=", vec![b'v'; 599_990].as_slice(), b"\n"].concat();
+    let head = entry("pax", tar::EntryType::XHeader, "", &record);
+    let mut archive = [head.as_slice(), &head, &file("f")].concat();
+    let text = Reader::new(&archive[..]).next_head().unwrap_err().to_string();
+    assert!(text.contains("without end"), "{text}");
+    archive.drain(..head.len());
+    assert_eq!(Reader::new(&archive[..]).next_head().unwrap().unwrap().name, b"f");
 }
 
 /// Makes every block that looks like a head one with a right checksum, so that more than that is tried.
