@@ -130,8 +130,8 @@ fn memberships(login: &str, group: &str) -> Vec<u32> {
 fn passwd_entry(line: &str) -> Option<PasswdEntry<'_>> {
     let mut fields = line.trim().split(':');
     let name = fields.next().filter(|name| !name.is_empty())?;
-    let uid = fields.nth(1)?.parse().ok()?;
-    let gid = fields.next()?.parse().ok()?;
+    let uid = id(fields.nth(1)?)?;
+    let gid = id(fields.next()?)?;
     let home = fields.nth(1).unwrap_or("");
     Some(PasswdEntry { name, uid, gid, home })
 }
@@ -139,9 +139,14 @@ fn passwd_entry(line: &str) -> Option<PasswdEntry<'_>> {
 fn group_entry(line: &str) -> Option<GroupEntry<'_>> {
     let mut fields = line.trim().split(':');
     let name = fields.next().filter(|name| !name.is_empty())?;
-    let gid = fields.nth(1)?.parse().ok()?;
+    let gid = id(fields.nth(1)?)?;
     let members = fields.next().unwrap_or("");
     Some(GroupEntry { name, gid, members })
+}
+
+/// An id of either file. To the kernel, `-1` means to leave the id as it is, and that is root's.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 /// A plain decimal number; `u64` so that ids which are too large get the range error, not "no such user".
@@ -203,6 +208,16 @@ mod tests {
         let root = resolve("", "", "").expect("root");
         assert_eq!((root.uid, root.gid, root.home.as_str()), (0, 0, "/"));
         assert_eq!(resolve("7:8", "", "").expect("numbers").gid, 8);
+    }
+
+    #[test]
+    fn no_entry_stands_for_whoever_starts_the_process() {
+        let (passwd, group) =
+            ("a:x:4294967295:1::/:\nb:x:1:4294967295::/:\n", "g:x:4294967295:c\n");
+        for spec in ["a", "b", "1:g"] {
+            assert!(resolve(spec, passwd, group).is_err(), "{spec}");
+        }
+        assert_eq!(resolve("c", "c:x:5:6::/:", group).expect("a user").groups, []);
     }
 
     #[test]
