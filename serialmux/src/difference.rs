@@ -17,6 +17,10 @@ use wire::message::inside::Listed;
 
 /// The most names in an image or on a disk that are compared.
 const MAX_NAMES: usize = 4_000_000;
+/// The most bytes of paths that differ. A path may be long, and each stands in full.
+const MAX_BYTES: usize = 64 << 20;
+/// The longest name.
+const MAX_NAME: usize = 255;
 /// How deep directories may lie.
 const MAX_DEPTH: usize = 4096;
 
@@ -51,6 +55,9 @@ pub enum DifferenceError {
     /// Too much of it.
     #[error("more than {MAX_NAMES} names cannot be compared")]
     TooMany,
+    /// Too much that is not the same.
+    #[error("more than {} MiB of paths that differ cannot be told", MAX_BYTES >> 20)]
+    TooLong,
     /// The guest's list does not hang together.
     #[error("the agent's list of names is not in order")]
     Disorder,
@@ -112,13 +119,21 @@ pub struct Comparison {
     /// Directories in which the agent has made something.
     made: Vec<Vec<u8>>,
     n_names: usize,
+    n_bytes: usize,
 }
 
 impl Comparison {
     /// Compares with an image.
     pub fn new(image: ImagePaths) -> Self {
-        let (image, path) = (image.0, Vec::new());
-        Self { image, ends: vec![0], path, changes: Vec::new(), made: Vec::new(), n_names: 0 }
+        Self {
+            image: image.0,
+            ends: vec![0],
+            path: Vec::new(),
+            changes: Vec::new(),
+            made: Vec::new(),
+            n_names: 0,
+            n_bytes: 0,
+        }
     }
 
     /// The next name on the disk.
@@ -127,7 +142,10 @@ impl Comparison {
     /// [`DifferenceError`] for a list that is none.
     pub fn listed(&mut self, listed: &Listed) -> Result<(), DifferenceError> {
         let depth = usize::try_from(listed.depth).unwrap_or(usize::MAX);
-        if depth == 0 || depth > self.ends.len() || depth > MAX_DEPTH {
+        let name = &listed.name;
+        let is_name = (1..=MAX_NAME).contains(&name.len())
+            && !name.iter().any(|byte| matches!(byte, 0 | b'/'));
+        if depth == 0 || depth > self.ends.len() || depth > MAX_DEPTH || !is_name {
             return Err(DifferenceError::Disorder);
         }
         self.n_names += 1;
@@ -137,11 +155,16 @@ impl Comparison {
         self.ends.truncate(depth);
         self.path.truncate(self.ends.last().copied().unwrap_or(0));
         self.path.push(b'/');
-        self.path.extend(&listed.name);
+        self.path.extend(name);
         self.ends.push(self.path.len());
         if is_ours(&self.path) {
-            if self.image.remove(&self.path).is_none() {
-                self.made.push(parent(&self.path).to_vec());
+            let directory = parent(&self.path);
+            // What is below one of ours is in a directory that is not told itself.
+            if self.image.remove(&self.path).is_none()
+                && !is_ours(directory)
+                && !self.made.iter().any(|made| made == directory)
+            {
+                self.made.push(directory.to_vec());
             }
             return Ok(());
         }
@@ -150,6 +173,10 @@ impl Comparison {
             Some(moment) if moment != (listed.changed, listed.changed_ns) => 0,
             Some(_) => return Ok(()),
         };
+        self.n_bytes += self.path.len();
+        if self.n_bytes > MAX_BYTES {
+            return Err(DifferenceError::TooLong);
+        }
         self.changes.push(Change { path: self.path.clone(), kind });
         Ok(())
     }
@@ -274,5 +301,28 @@ mod tests {
         let mut comparison = Comparison::new(ImagePaths::default());
         assert!(comparison.listed(&listed(0, "a", 1)).is_err());
         assert!(comparison.listed(&listed(2, "a", 1)).is_err());
+        for name in ["", "a/b", "a\0b", &"x".repeat(256)] {
+            assert!(comparison.listed(&listed(1, name, 1)).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_lists_without_end_is_given_up() {
+        let long = "x".repeat(255);
+        let mut deep = Comparison::new(ImagePaths::default());
+        let mut n = 0;
+        let error = loop {
+            n += 1;
+            if let Err(error) = deep.listed(&listed(n.min(4096), &long, 1)) {
+                break error;
+            }
+        };
+        assert!(matches!(error, DifferenceError::TooLong), "{error}");
+        let mut ours = Comparison::new(ImagePaths::default());
+        for n in 0..1000 {
+            ours.listed(&listed(1, "dev", 1)).unwrap();
+            ours.listed(&listed(2, &format!("{n}"), 1)).unwrap();
+        }
+        assert_eq!(ours.made, [b""]);
     }
 }
