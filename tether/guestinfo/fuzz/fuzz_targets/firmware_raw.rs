@@ -7,26 +7,24 @@ use guestinfo::smbios::OemStrings;
 use guestinfo::source::Source;
 use libfuzzer_sys::fuzz_target;
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
-use std::{env, fs, process};
+use std::fs;
+use tempfile::TempDir;
 
 thread_local! {
-    static SYS: OnceCell<PathBuf> = const { OnceCell::new() };
+    static SYS: OnceCell<TempDir> = const { OnceCell::new() };
 }
 
-fn sys() -> PathBuf {
-    let base = Path::new("/dev/shm");
-    let base = if base.is_dir() { base.to_owned() } else { env::temp_dir() };
-    let sys = base.join(format!("firmware-{}", process::id()));
-    fs::create_dir_all(sys.join("firmware/dmi/tables")).expect("a directory");
-    fs::create_dir_all(sys.join("firmware/qemu_fw_cfg/by_name/opt/containervm.vmx"))
-        .expect("a directory");
+fn sys() -> TempDir {
+    let sys = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    for name in ["dmi/tables", "qemu_fw_cfg/by_name/opt/containervm.vmx"] {
+        fs::create_dir_all(sys.path().join("firmware").join(name)).expect("a directory");
+    }
     sys
 }
 
 fuzz_target!(|data: &[u8]| {
     let Some((kind, data)) = data.split_first() else { return };
-    let sys = SYS.with(|cell| cell.get_or_init(sys).clone());
+    let sys = SYS.with(|cell| cell.get_or_init(sys).path().to_owned());
     let write = |name: &str, bytes: &[u8]| {
         let path = sys.join(name);
         fs::write(&path, bytes).expect("room for a small file");

@@ -25,5 +25,9 @@ impl Write for Host<'_> {
 
 fuzz_target!(|data: &[u8]| {
     let mut packets = Packets::new(Host(data));
-    while info_get(&mut packets, "guestinfo.vice./common/id").is_ok_and(|value| value.is_some()) {}
+    let mut n_bytes = 0;
+    while let Ok(Some(value)) = info_get(&mut packets, "guestinfo.vice./common/id") {
+        n_bytes += value.len() + 1;
+        assert!(n_bytes <= data.len());
+    }
 });
