@@ -108,10 +108,10 @@ const CASES: [(u16, Place); 134] = [
     (68, No(VSPHERE)),
     (
         69,
-        Partly(
+        Tests(&[
             "vic_117_two_networks_on_one_interface_are_two_addresses_and_routes_lead_where_they_say",
-            "in the report; what VMware's host is told has unit tests",
-        ),
+            "shut_down_guest_stops_the_container_in_order_and_powers_off",
+        ]),
     ),
     (71, Tests(&["vic_64_71_one_that_starts_is_stopped_and_a_restart_keeps_its_address"])),
     // Logs.
