@@ -247,8 +247,9 @@ fn no_changed_byte_of_an_archive_makes_it_panic_or_wait() {
     tree(&from);
     let archive = packed(&from, "/t");
     let to = dir.path().join("to");
-    // Heads of every kind are in it; each of their bytes gets an odd value once.
-    for at in (0..archive.len()).step_by(7) {
+    // Heads of every kind are in it; each seventh byte of theirs gets an odd value once. Blocks of zeros are data.
+    let is_zeros = |at: &usize| archive[at / 512 * 512..].iter().take(512).all(|byte| *byte == 0);
+    for at in (0..archive.len()).step_by(7).filter(|at| !is_zeros(at)) {
         let mut changed = archive.clone();
         changed[at] = changed[at].wrapping_mul(31).wrapping_add(0x80);
         fix_checksums(&mut changed);
