@@ -199,7 +199,7 @@ fn an_exec_of_true_is_measured_against_the_vms_own_fork_and_exec() {
 #[test]
 fn a_grandchild_that_holds_stdout_delays_neither_exec_nor_stop() {
     let lab = Lab::new();
-    let script = "sleep 1002 & echo up; trap 'exit 0' TERM; while :; do sleep 1003 & wait $!; done";
+    let script = "trap 'exit 0' TERM; sleep 1002 & echo up; while :; do sleep 1003 & wait $!; done";
     let all = ["--name", "box", "--boot", "direct", "busybox", "sh", "-c", script];
     let held = lab.begin(all);
     held.expect("up\n");
