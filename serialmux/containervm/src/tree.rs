@@ -204,6 +204,14 @@ pub struct Node {
     pub kind: Kind,
     /// The layer that last wrote it, so that an opaque directory spares what its own layer brings.
     layer: u32,
+    /// The layer in which what earlier ones had put below it was removed last.
+    pruned: u32,
+}
+
+impl Node {
+    fn new(attributes: Attributes, kind: Kind, layer: u32) -> Self {
+        Self { attributes, kind, layer, pruned: 0 }
+    }
 }
 
 /// A merged file tree with a root directory.
@@ -226,8 +234,7 @@ impl Tree {
     /// A tree with an empty root directory, mode 0755.
     #[must_use]
     pub fn new() -> Self {
-        let root =
-            Node { attributes: Attributes::root_owned(0o755), kind: Kind::directory(), layer: 0 };
+        let root = Node::new(Attributes::root_owned(0o755), Kind::directory(), 0);
         Self { nodes: vec![root], layer: 0 }
     }
 
@@ -282,7 +289,7 @@ impl Tree {
             node.layer = layer;
             return Ok(existing);
         }
-        let id = self.add(Node { attributes, kind, layer });
+        let id = self.add(Node::new(attributes, kind, layer));
         self.entries_mut(parent).insert(name, id);
         Ok(id)
     }
@@ -437,22 +444,25 @@ impl Tree {
 
     fn new_parent(&mut self, directory: NodeId, name: &[u8]) -> NodeId {
         let layer = self.layer;
-        let id = self.add(Node {
-            attributes: Attributes::root_owned(0o755),
-            kind: Kind::directory(),
-            layer,
-        });
+        let id = self.add(Node::new(Attributes::root_owned(0o755), Kind::directory(), layer));
         self.entries_mut(directory).insert(name.to_vec(), id);
         id
     }
 
-    /// Removes everything below `top` that earlier layers brought. Iterative: the depth is the archive's choice.
+    /// Removes everything below `top` that earlier layers brought. Iterative: the depth is the archive's choice. So is
+    /// how often it asks for that, hence no directory is gone through twice in a layer, which brings nothing old back.
     fn prune(&mut self, top: NodeId) {
         let mut order = vec![top];
         let mut next = 0;
         while let Some(id) = order.get(next).copied() {
+            let node = &mut self.nodes[id.0];
+            if node.pruned == self.layer {
+                order.swap_remove(next);
+                continue;
+            }
+            node.pruned = self.layer;
             next += 1;
-            if let Kind::Directory(entries) = &self.node(id).kind {
+            if let Kind::Directory(entries) = &node.kind {
                 order.extend(entries.values().copied());
             }
         }

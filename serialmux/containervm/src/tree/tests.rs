@@ -85,3 +85,22 @@ fn hard_links_share_a_node_and_never_name_directories() {
     assert_eq!(tree.link(b"c", b"dir"), Err(TreeError::LinkToDirectory("dir".into())));
     assert_eq!(tree.link(b"c", b"nowhere"), Err(TreeError::NoLinkTarget("nowhere".into())));
 }
+
+#[test]
+fn a_layer_that_empties_a_directory_for_each_of_its_files_takes_no_time() {
+    let mut tree = Tree::new();
+    put(&mut tree, "d/old", Kind::Fifo).unwrap();
+    put(&mut tree, "d/e/old", Kind::Fifo).unwrap();
+    tree.start_layer();
+    for n in 0..20_000 {
+        put(&mut tree, &format!("d/e/{n}"), Kind::Fifo).unwrap();
+        tree.make_opaque(b"d/e").unwrap();
+        tree.make_opaque(b"").unwrap();
+        tree.white_out(b"d").unwrap();
+    }
+    assert!(has(&tree, "d/e/0") && has(&tree, "d/e/19999"));
+    assert!(!has(&tree, "d/old") && !has(&tree, "d/e/old"));
+    tree.start_layer();
+    tree.make_opaque(b"d").unwrap();
+    assert!(!has(&tree, "d/e"));
+}
