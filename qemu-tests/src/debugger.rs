@@ -72,7 +72,8 @@ impl Debugger {
         if told.starts_with('W') || told.starts_with('X') {
             return Ok(None);
         }
-        ensure!(told.starts_with('T') || told.starts_with('S'), "no reason to stop: {told}");
+        // 05 is a breakpoint or a step. 02 would be a byte that came while the VM ran.
+        ensure!(told.starts_with("T05") || told.starts_with("S05"), "no such stop: {told}");
         self.standing().map(Some)
     }
 
@@ -129,16 +130,18 @@ impl Debugger {
         self.answer()
     }
 
+    /// Each packet acknowledges the answer before it. Alone, an acknowledgement could come when the VM runs, which any
+    /// byte stops; so the orders are done with before what may let it run.
     fn send(&mut self, command: &str) -> Result<()> {
+        let packet = |command: &str| format!("+${command}#{:02x}", sum(command.as_bytes()));
         let orders = std::mem::take(&mut self.orders);
-        let packet = |command: &str| format!("${command}#{:02x}", sum(command.as_bytes()));
-        let packets: String =
-            orders.iter().map(String::as_str).chain([command]).map(packet).collect();
+        let packets: String = orders.iter().map(|order| packet(order)).collect();
         self.stream.get_mut().write_all(packets.as_bytes())?;
         for order in orders {
             let answer = self.answer()?;
             ensure!(answer == "OK", "{order} is answered {answer:?}");
         }
+        self.stream.get_mut().write_all(packet(command).as_bytes())?;
         Ok(())
     }
 
@@ -153,7 +156,6 @@ impl Debugger {
         if bytes_of(&String::from_utf8_lossy(&digits))? != [sum(&packet)] {
             bail!("damaged: {}", String::from_utf8_lossy(&packet));
         }
-        self.stream.get_mut().write_all(b"+")?;
         Ok(String::from_utf8_lossy(&packet).into_owned())
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn last_lines(bytes: &[u8], n: usize) -> String {
     lines[lines.len().saturating_sub(n)..].join("\n")
 }
 
-/// Everything worth seeing of a lab's home.
+/// Everything worth seeing of a lab's home, and of the consoles that tests have beside it.
 pub(crate) fn collect(home: &Path, commands: &[String]) -> String {
     let mut text = String::from("=== commands of this lab, in their order\n");
     for command in commands {
@@ -33,6 +33,12 @@ pub(crate) fn collect(home: &Path, commands: &[String]) -> String {
     for vm in vms.into_iter().flatten().flatten() {
         for name in ["console.log", "qemu.log", "supervise.log", "exit.json"] {
             show(&vm.path().join(name));
+        }
+    }
+    let beside = home.parent().and_then(|dir| fs::read_dir(dir).ok());
+    for file in beside.into_iter().flatten().flatten() {
+        if file.path().extension().is_some_and(|it| it == "console") {
+            show(&file.path());
         }
     }
     show(&home.join("serialmux/serialmux.log"));

@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, VsockAddr, bind, connect, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
+use nix::{setsockopt_impl, sockopt_impl};
 
 use super::{Packets, RpciSink, RpciSource};
 use crate::sink::{Sink, SinkError};
@@ -29,8 +30,20 @@ const NAME: &str = "VMware guestinfo over vsock";
 const HYPERVISOR: u32 = 0;
 const RPCI_PORT: u32 = 976;
 const PRIVILEGED_PORTS: std::ops::Range<u32> = 1..1024;
-/// How long a silent host is waited for. Connecting has the kernel's own limit of 2 s.
+/// How long a silent host is waited for.
 const SILENCE_SECONDS: i64 = 5;
+
+/// `SO_VM_SOCKETS_CONNECT_TIMEOUT` of `linux/vm_sockets.h`, for a `long` of 64 bits.
+const CONNECT_TIMEOUT: libc::c_int = 6;
+
+sockopt_impl!(
+    /// How long the host may take to accept, instead of the kernel's 2 s.
+    ConnectTimeout,
+    SetOnly,
+    libc::AF_VSOCK,
+    CONNECT_TIMEOUT,
+    TimeVal
+);
 
 impl Source for VsockSource {
     fn name(&self) -> &str {
@@ -83,6 +96,7 @@ fn dial() -> Result<File, Errno> {
     let socket: OwnedFd =
         socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let silence = TimeVal::seconds(SILENCE_SECONDS);
+    setsockopt(&socket, ConnectTimeout, &silence)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &silence)?;
     setsockopt(&socket, sockopt::SendTimeout, &silence)?;
     let mut ports = PRIVILEGED_PORTS.rev();
