@@ -151,6 +151,31 @@ impl Lab {
         self.command("containervm", &all)
     }
 
+    /// A container called `box` with these options, whose shell is up and waits for [`Self::stop_idle`].
+    #[track_caller]
+    pub fn idle(&self, options: &[&str]) -> Program {
+        self.idle_after("", options)
+    }
+
+    /// The same with a shell that does something first.
+    #[track_caller]
+    pub fn idle_after(&self, first: &str, options: &[&str]) -> Program {
+        let script =
+            format!("trap 'exit 0' TERM; {first} echo up; while :; do sleep 1000 & wait $!; done");
+        let run = ["--name", "box", "--boot", "direct"];
+        let all = [&run[..], options, &["busybox", "sh", "-c", &script]].concat();
+        let idle = self.start(self.run_command(&all));
+        idle.expect("up\n");
+        idle
+    }
+
+    /// Tells it to end, which it does.
+    #[track_caller]
+    pub fn stop_idle(&self, idle: Program) {
+        self.serialmux(["stop", "box"]).finish().code(0).prints("box\n");
+        idle.end().code(0);
+    }
+
     /// Starts the daemon on a port ("0": any) and waits until it serves.
     #[track_caller]
     pub fn daemon(&self, port: &str) -> Program {

@@ -154,11 +154,20 @@ impl Vmware {
     #[track_caller]
     pub fn says_at_last(&self, request: &[u8]) {
         self.says(request);
+        self.await_replies();
+        self.listens(false);
+    }
+
+    /// Waits for the reply to all that was said.
+    ///
+    /// # Panics
+    /// When none comes.
+    #[track_caller]
+    pub fn await_replies(&self) {
         let n_said = self.shared.state().n_said;
         self.await_that("a reply to each request", |host| {
             heard(host, Some(Protocol::Tclo)).len() == n_said
         });
-        self.listens(false);
     }
 
     /// Looks at the hypervisor, or changes it.

@@ -279,8 +279,7 @@ fn vic_104_106_108_112_what_was_asked_for_is_shown_and_a_port_is_free_again() {
     events.expect("container die");
     assert!(supervisors.iter().all(|supervisor| supervisor.wait(deadline())));
     assert!(!listed().contains(&shown), "{}", listed());
-    let script = "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done";
-    run_detached(&lab, "box", &[&isolated[..], &["busybox", "sh", "-c", script]].concat());
+    run_detached(&lab, "box", &[&isolated[..], &["busybox", "sh", "-c", IDLE]].concat());
     lab.serialmux(["logs", "-f", "box"]).expect("up\n");
     drop(TcpStream::connect(free).unwrap());
     assert!(listed().contains(&shown), "{}", listed());

@@ -4,22 +4,6 @@
 use qemu_tests::{Lab, Program, sha256};
 use rustix::process::Signal;
 
-/// A container with these options that says "up", and writes a text whenever it gets SIGUSR1.
-fn idle(lab: &Lab, options: &[&str]) -> Program {
-    let script = "trap 'exit 0' TERM; trap 'seq 100000; echo done' USR1; echo up; \
-                  while :; do sleep 1000 & wait $!; done";
-    let run = ["run", "--rm", "--boot", "direct", "--name", "box"];
-    let all = [&run[..], options, &["busybox", "sh", "-c", script]].concat();
-    let idle = lab.start(lab.command("containervm", &all));
-    idle.expect("up\n");
-    idle
-}
-
-fn stop(lab: &Lab, idle: Program) {
-    lab.serialmux(["stop", "box"]).finish().code(0);
-    idle.end().code(0);
-}
-
 #[track_caller]
 fn exec(lab: &Lab, script: &str) -> Program {
     lab.serialmux(["exec", "-i", "box", "sh", "-c", script])
@@ -35,7 +19,7 @@ fn has_ended(lab: &Lab, part: &str) -> bool {
 #[test]
 fn a_client_that_stands_still_holds_up_nobody_and_gets_all_when_it_goes_on() {
     let lab = Lab::new();
-    let idle = idle(&lab, &[]);
+    let idle = lab.idle_after("trap 'seq 100000; echo done' USR1;", &[]);
     let large = exec(&lab, "head -c 3000000 /dev/urandom >/r; sha256sum </r >&2; cat /r; exit 7");
     let short =
         exec(&lab, "echo up; until [ -e /go ]; do sleep 0.1; done; echo last words; exit 5");
@@ -63,7 +47,7 @@ fn a_client_that_stands_still_holds_up_nobody_and_gets_all_when_it_goes_on() {
     let large = large.end();
     assert_eq!(large.code(7).stdout.len(), 3_000_000);
     assert!(large.err().contains(&sha256(&large.stdout)), "{}", large.err());
-    stop(&lab, idle);
+    lab.stop_idle(idle);
     let all: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
     assert!(follower.end().code(0).out() == format!("up\n{all}done\n"), "the log is another");
 }
@@ -136,7 +120,7 @@ fn input_before_the_start_and_both_ways_at_once_is_all_there() {
     let early = noise(1_000_000);
     let expected = format!("{}  -\n", sha256(&early));
     lab.serialmux(["attach", "early"]).feed(early).end().code(0).prints(&expected);
-    let idle = idle(&lab, &["--pipe", "virtio"]);
+    let idle = lab.idle(&["--pipe", "virtio"]);
     lab.console("box").expect("the link goes over virtio now");
     // As much as it likes in both directions, whatever comes first.
     let bytes = noise(8_000_000);
@@ -155,5 +139,5 @@ fn input_before_the_start_and_both_ways_at_once_is_all_there() {
         .end()
         .code(6)
         .prints("no, thanks\n");
-    stop(&lab, idle);
+    lab.stop_idle(idle);
 }

@@ -17,19 +17,9 @@ fn size(name: &str, or: usize) -> usize {
 
 /// A container on the fast pipe that waits to be told to end, and is up.
 fn idle(lab: &Lab) -> Program {
-    let script = "trap 'exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
-    let run = ["--pipe", "virtio", "--boot", "direct", "--name", "box", "-m", "1g"];
-    let [pipe, virtio, boot, direct, name, box_, m, size] = run;
-    let idle =
-        lab.begin([pipe, virtio, boot, direct, name, box_, m, size, "busybox", "sh", "-c", script]);
-    idle.expect("up\n");
+    let idle = lab.idle(&["--pipe", "virtio", "-m", "1g"]);
     lab.console("box").expect("the link goes over virtio now");
     idle
-}
-
-fn stop(lab: &Lab, idle: Program) {
-    lab.serialmux(["stop", "box"]).finish().code(0);
-    idle.end().code(0);
 }
 
 #[test]
@@ -141,7 +131,7 @@ fn eighty_execs_at_once_write_as_much_as_they_like() {
         assert_eq!((errors.as_str(), hash), ("ended\n", sum(i)), "exec {i} wrote {length} bytes");
     }
     record(&format!("{n} execs of {megabytes} MB at once over virtio: {:.1?}", begin.elapsed()));
-    stop(&lab, idle);
+    lab.stop_idle(idle);
 }
 
 #[test]
@@ -166,5 +156,5 @@ fn four_hundred_execs_live_at_once_and_no_more() {
         cat.finish().code(0).prints(&format!("first {i}\nsecond {i}\n"));
     }
     lab.serialmux(["exec", "box", "echo", "again"]).finish().code(0).prints("again\n");
-    stop(&lab, idle);
+    lab.stop_idle(idle);
 }

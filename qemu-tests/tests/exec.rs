@@ -4,18 +4,7 @@ use qemu_tests::{Lab, Program, record, sha256};
 use rustix::process::Signal;
 use std::time::Instant;
 
-/// A container that waits to be told to end, and is up.
-fn idle(lab: &Lab, options: &[&str]) -> Program {
-    let mut all = vec!["run", "--rm", "--name", "box", "--boot", "direct"];
-    all.extend(options);
-    let script = "trap 'exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
-    all.extend(["busybox", "sh", "-c", script]);
-    let idle = lab.start(lab.command("containervm", &all));
-    idle.expect("up\n");
-    idle
-}
-
-/// The same in the background, under a daemon of the test's own, which it can have die; and that one's port.
+/// A container in the background that waits to be killed, under a daemon of the test's own, which it can have die; and that one's port.
 fn idle_without_us(lab: &Lab) -> (Program, String) {
     let daemon = lab.daemon("0");
     let port = port_of(&daemon.so_far());
@@ -33,11 +22,6 @@ fn another(lab: &Lab, daemon: Program, port: &str) -> Program {
     lab.daemon(port)
 }
 
-fn stop(lab: &Lab, idle: Program) {
-    lab.serialmux(["stop", "box"]).finish().code(0).prints("box\n");
-    idle.end().code(0);
-}
-
 /// The id of the exec that runs.
 fn running(lab: &Lab) -> String {
     let shown = lab.inspect("box");
@@ -49,7 +33,7 @@ fn running(lab: &Lab) -> String {
 #[test]
 fn an_exec_is_as_dockers_vic_84_to_91() {
     let lab = Lab::new();
-    let idle = idle(&lab, &["-e", "A=own", "-w", "/var/tmp"]);
+    let idle = lab.idle(&["-e", "A=own", "-w", "/var/tmp"]);
     // VIC 84: the exit status is the command's.
     for n in ["0", "1", "7", "255"] {
         let script = format!("exit {n}");
@@ -92,7 +76,7 @@ fn an_exec_is_as_dockers_vic_84_to_91() {
     let cgroup = lab.serialmux(["exec", "box", "cat", "/proc/self/cgroup"]).finish();
     cgroup.code(0).prints("0::/\n");
     lab.serialmux(["inspect", "box"]).finish().code(0).shows("\"execs\"").shows("cat /proc/self");
-    stop(&lab, idle);
+    lab.stop_idle(idle);
     let late = lab.serialmux(["exec", "box", "true"]).finish();
     late.code(125);
 }
@@ -100,7 +84,7 @@ fn an_exec_is_as_dockers_vic_84_to_91() {
 #[test]
 fn an_exec_in_a_terminal_is_typed_at_resized_and_killed() {
     let lab = Lab::new();
-    let idle = idle(&lab, &[]);
+    let idle = lab.idle(&[]);
     let mut shell = lab.in_terminal(&lab.command("serialmux", &["exec", "-it", "box", "sh"]));
     shell.expect("# ").types("tty; echo $TERM $((40+2))\r").expect("/dev/pts/0\r\nxterm 42\r\n");
     shell.expect("# ").types("stty size\r").expect("24 80\r\n").expect("# ");
@@ -127,13 +111,13 @@ fn an_exec_in_a_terminal_is_typed_at_resized_and_killed() {
     let id = running(&lab);
     lab.serialmux(["kill", "-s", "TERM", "--exec", &id, "box"]).finish().code(0);
     asleep.end().code(143);
-    stop(&lab, idle);
+    lab.stop_idle(idle);
 }
 
 #[test]
 fn output_of_a_thousand_execs_that_end_at_once_is_never_lost() {
     let lab = Lab::new();
-    let idle = idle(&lab, &[]);
+    let idle = lab.idle(&[]);
     let n: usize = std::env::var("EXEC_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
     let begin = Instant::now();
     let mut done = 0;
@@ -159,7 +143,7 @@ fn output_of_a_thousand_execs_that_end_at_once_is_never_lost() {
     let left = lab.serialmux(["top", "box", "-o", "stat,args"]).finish().code(0).out();
     assert_eq!(left.lines().count(), 3, "{left}");
     assert!(!left.lines().any(|line| line.starts_with('Z')), "{left}");
-    stop(&lab, idle);
+    lab.stop_idle(idle);
 }
 
 #[test]
@@ -167,7 +151,7 @@ fn an_exec_of_true_is_measured_against_the_vms_own_fork_and_exec() {
     const RUNS: u32 = 200;
     for pipe in ["uart", "virtio"] {
         let lab = Lab::new();
-        let idle = idle(&lab, &["--pipe", pipe]);
+        let idle = lab.idle(&["--pipe", pipe]);
         if pipe == "virtio" {
             lab.console("box").expect("the link goes over virtio now");
         }
@@ -192,7 +176,7 @@ fn an_exec_of_true_is_measured_against_the_vms_own_fork_and_exec() {
             "exec of true over {pipe}, client and all: p50 {half:.1?}, p90 {most:.1?}; \
              fork, exec and exit in the VM alone: {own:.1?}"
         ));
-        stop(&lab, idle);
+        lab.stop_idle(idle);
     }
 }
 
@@ -275,7 +259,7 @@ fn many_execs_at_once_write_as_much_as_they_like() {
     let lab = Lab::new();
     // Over the serial port; crowd.rs has more of them, and more bytes, where there is a faster pipe.
     let (n, bytes): (usize, usize) = (40, 100_000);
-    let idle = idle(&lab, &["-m", "1g"]);
+    let idle = lab.idle(&["-m", "1g"]);
     let begin = Instant::now();
     let script = format!(
         "f=$(mktemp); yes \"$$ a line of text\" | head -c {bytes} >$f; sha256sum <$f >&2; cat $f"
@@ -288,13 +272,13 @@ fn many_execs_at_once_write_as_much_as_they_like() {
         assert!(exec.err().contains(&sha256(&exec.stdout)), "{}", exec.err());
     }
     record(&format!("{n} execs of {bytes} bytes at once: {:.1?}", begin.elapsed()));
-    stop(&lab, idle);
+    lab.stop_idle(idle);
 }
 
 #[test]
 fn a_container_that_has_used_up_its_tasks_can_be_looked_after() {
     let lab = Lab::new();
-    let idle = idle(&lab, &["--pids-limit", "20"]);
+    let idle = lab.idle(&["--pids-limit", "20"]);
     // Of another name than what the container's own process starts, which could not start it again at once.
     let script = "while tail -f /dev/null & do :; done";
     let full = lab.serialmux(["exec", "box", "sh", "-c", script]).finish();
@@ -308,7 +292,7 @@ fn a_container_that_has_used_up_its_tasks_can_be_looked_after() {
     inside.code(2).prints("20 1\n").complains(&["can't fork"]);
     lab.serialmux(["exec", "box", "killall", "-9", "tail"]).finish().code(0);
     lab.serialmux(["exec", "box", "sh", "-c", "(echo again)"]).finish().code(0).prints("again\n");
-    stop(&lab, idle);
+    lab.stop_idle(idle);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How a process is set up: limits, capabilities, mounts, an init; the signals that reach it, and how it ends.
 
-use qemu_tests::{Lab, Program};
+use qemu_tests::Lab;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -166,21 +166,6 @@ fn every_signal_reaches_the_process() {
     }
 }
 
-/// A container with these options that waits to be told to end, and is up.
-fn idle(lab: &Lab, options: &[&str]) -> Program {
-    let script = "trap 'exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
-    let run = ["run", "--boot", "direct", "--name", "box"];
-    let all = [&run[..], options, &["busybox", "sh", "-c", script]].concat();
-    let idle = lab.start(lab.command("containervm", &all));
-    idle.expect("up\n");
-    idle
-}
-
-fn stop(lab: &Lab, idle: Program) {
-    lab.serialmux(["stop", "box"]).finish().code(0);
-    idle.end().code(0);
-}
-
 #[test]
 fn an_exec_is_bound_as_its_container_is() {
     let lab = Lab::new();
@@ -199,14 +184,14 @@ fn an_exec_is_bound_as_its_container_is() {
         "no-new-privileges",
         "--read-only",
     ];
-    let idle = idle(&lab, &bound);
+    let idle = lab.idle(&bound);
     let script = format!(
         "ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj; id -G; touch /x 2>/dev/null || echo refused; {SETS}"
     );
     let net_raw = 1 << 13;
     let expected = format!("100\n200\n77\n0 4242\nrefused\n{}", sets(0, net_raw, net_raw, 1));
     lab.serialmux(["exec", "box", "sh", "-c", &script]).finish().code(0).prints(&expected);
-    stop(&lab, idle);
+    lab.stop_idle(idle);
 }
 
 #[test]
@@ -229,7 +214,7 @@ fn the_environment_is_as_docker_makes_it() {
 #[test]
 fn a_user_has_its_groups_and_opens_its_streams_again() {
     let lab = Lab::new();
-    let idle = idle(&lab, &[]);
+    let idle = lab.idle(&[]);
     let add = "echo web:x:77:88::/srv:/bin/sh >>/etc/passwd; \
                printf 'www:x:88:\\nlogs:x:99:adm,web\\nmore:x:111:web\\n' >>/etc/group";
     lab.serialmux(["exec", "box", "sh", "-c", add]).finish().code(0);
@@ -244,7 +229,7 @@ fn a_user_has_its_groups_and_opens_its_streams_again() {
     let script = "echo out >/dev/stdout; echo err >/dev/stderr; echo tty >$(tty)";
     let exec = ["exec", "-t", "-u", "web", "box", "sh", "-c", script];
     lab.serialmux(exec).finish().code(0).prints("out\r\nerr\r\ntty\r\n");
-    stop(&lab, idle);
+    lab.stop_idle(idle);
     // The container's own process, too; and who is not there is named.
     let run = ["--boot", "direct", "-u", "7:7", "busybox", "sh", "-c", script];
     let [boot, direct, u, user, image, sh, c, _] = run;
@@ -307,7 +292,7 @@ fn how_a_process_ended_is_told_in_full() {
     lab.containervm(hog).finish().code(137);
     assert_eq!(of(&lab.inspect("hog")["exit"]), how(9, false, 9, true));
 
-    let idle = idle(&lab, &["-w", "/tmp"]);
+    let idle = lab.idle(&["-w", "/tmp"]);
     for (script, code, expected) in [
         ("exit 3", 3, how(0, false, 3 << 8, false)),
         ("kill -SEGV $$", 139, how(11, true, 11 | 0x80, false)),
@@ -321,5 +306,5 @@ fn how_a_process_ended_is_told_in_full() {
         let ends: Vec<_> = ends.map(|exec| of(&exec["exit"])).collect();
         assert_eq!(ends, [expected], "{script}");
     }
-    stop(&lab, idle);
+    lab.stop_idle(idle);
 }

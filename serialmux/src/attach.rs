@@ -285,7 +285,13 @@ pub fn show(output: &answer::Output) -> io::Result<()> {
 }
 
 pub(crate) fn proxied() -> io::Result<Vec<(i32, Signal)>> {
-    PROXIED.into_iter().map(|number| Ok((number, signal(SignalKind::from_raw(number))?))).collect()
+    caught(&PROXIED)
+}
+
+/// These signals, which from now on to the end of this program do nothing by themselves.
+pub(crate) fn caught(numbers: &[i32]) -> io::Result<Vec<(i32, Signal)>> {
+    let catch = |number: &i32| Ok((*number, signal(SignalKind::from_raw(*number))?));
+    numbers.iter().map(catch).collect()
 }
 
 pub(crate) async fn any(signals: &mut [(i32, Signal)]) -> i32 {

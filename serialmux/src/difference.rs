@@ -8,6 +8,7 @@
 //! What the agent mounts over or makes for itself is left out, as Docker leaves it out.
 
 use crate::api::inside::Change;
+use containervm::tree::MAX_NAME;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -19,8 +20,6 @@ use wire::message::inside::Listed;
 const MAX_NAMES: usize = 4_000_000;
 /// The most bytes of paths that differ. A path may be long, and each stands in full.
 const MAX_BYTES: usize = 64 << 20;
-/// The longest name.
-const MAX_NAME: usize = 255;
 /// How deep directories may lie.
 const MAX_DEPTH: usize = 4096;
 

@@ -6,6 +6,9 @@ extern crate self as serialmux_fuzz;
 #[path = "../wire/tests/sim/forger.rs"]
 #[allow(dead_code, unreachable_pub, missing_debug_implementations, reason = "as in its own tests")]
 mod forger;
+#[allow(unreachable_pub, reason = "of a library there")]
+#[path = "../fuzz/src/heads.rs"]
+mod heads;
 #[macro_use]
 #[path = "../fuzz/src/replay.rs"]
 mod replay;

@@ -8,6 +8,7 @@ use containervm::image::blob::hex;
 use containervm::image::resolve;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
+use serialmux_fuzz::heads::sealed;
 use sha2::{Digest, Sha256};
 use std::cell::OnceCell;
 use std::fs;
@@ -67,10 +68,7 @@ fn put(out: &mut Vec<u8>, name: &[u8], kind: u8, rest: impl Fn(&mut [u8]), data:
     head[257..263].copy_from_slice(b"ustar\0");
     head[124..136].copy_from_slice(format!("{:011o}\0", data.len()).as_bytes());
     rest(&mut head);
-    head[148..156].fill(b' ');
-    let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
-    head[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    out.extend(head);
+    out.extend(sealed(&head));
     out.extend(data);
     out.resize(out.len().next_multiple_of(512), 0);
 }

@@ -7,6 +7,7 @@ use containervm::image::blob::Blob;
 use containervm::image::layer;
 use containervm::tree::{Source, Timestamp, Tree};
 use libfuzzer_sys::fuzz_target;
+use serialmux_fuzz::heads::sealed;
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io::Write;
@@ -19,17 +20,6 @@ thread_local! {
 
 fn scratch() -> File {
     tempfile::tempfile_in("/dev/shm").expect("a file in memory")
-}
-
-/// What a fuzzer cannot guess is filled in: the checksum of whatever says that it is a head.
-fn sealed(data: &[u8]) -> Vec<u8> {
-    let mut bytes = data.to_vec();
-    for block in bytes.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
-        block[148..156].fill(b' ');
-        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    }
-    bytes
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -21,7 +21,7 @@ macro_rules! fuzz_target {
 macro_rules! replay {
     ($fuzz:literal, $targets:literal: $($name:ident)*) => {
         #[path = $targets]
-        #[allow(unused_attributes, unused_imports, reason = "each is a program of its own")]
+        #[allow(unused_attributes, unused_imports, unreachable_pub, reason = "each is a program of its own")]
         mod fuzz_targets {
             $(pub(super) mod $name;)*
         }

@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::place::Place;
 use clap::{CommandFactory, Parser, Subcommand};
 use containervm::home::Home;
-use containervm::machine::Machine;
+use containervm::machine::{Machine, Nic};
 use containervm::store::{State, Store, Vm};
 use std::io::Write;
 use std::path::PathBuf;
@@ -187,9 +187,7 @@ fn ls(json: bool) -> anyhow::Result<ExitCode> {
 fn ports(vm: &Vm) -> Vec<String> {
     let nics = Machine::load(&vm.vmx()).map(|(machine, _)| machine.nics).unwrap_or_default();
     let shown = |forward: &String| {
-        let (protocol, rest) = forward.split_once(':')?;
-        let (host, guest) = rest.split_once('-')?;
-        let (_, port) = guest.rsplit_once(':')?;
+        let (protocol, host, port) = Nic::parts(forward)?;
         Some(format!("{host}->{port}/{protocol}"))
     };
     nics.iter().flat_map(|nic| &nic.forwards).filter_map(shown).collect()

@@ -205,14 +205,19 @@ impl Container {
         }
         if self.lost_at.is_some_and(|at| at + AFTERMATH <= now) {
             self.lost_at = None;
-            if let Some(exit) = &self.state.exit {
-                let news = self.execs.all_ended(exit);
-                self.tell_of_execs(news);
-                self.control.reset("the container has ended");
-                self.streams.reset();
-                self.status.send_modify(|status| status.output_open = false);
-            }
+            self.give_up();
         }
+    }
+
+    // With a container that has ended, all ends that its VM will not tell of any more.
+    fn give_up(&mut self) {
+        let Some(exit) = &self.state.exit else { return };
+        let news = self.execs.all_ended(exit);
+        self.tell_of_execs(news);
+        // Who waits for an answer or a stream would wait for ever.
+        self.control.reset("the container has ended");
+        self.streams.reset();
+        self.status.send_modify(|status| status.output_open = false);
     }
 
     fn arrived(&mut self, read: io::Result<usize>) {
@@ -568,14 +573,7 @@ impl Container {
             self.exited(Exit { code: 137, error, time_us: clock::wall_us(), process: None });
             self.save();
         }
-        if let Some(exit) = &self.state.exit {
-            let news = self.execs.all_ended(exit);
-            self.tell_of_execs(news);
-        }
-        // Who waits for an answer or a stream would wait for ever.
-        self.control.reset("the container has ended");
-        self.streams.reset();
-        self.status.send_modify(|status| status.output_open = false);
+        self.give_up();
     }
 }
 

@@ -126,6 +126,20 @@ pub struct Nic {
     pub forwards: Vec<String>,
 }
 
+impl Nic {
+    /// The protocol of a forward, the host's address and port, and the guest's port; `None` if it is none.
+    pub fn parts(forward: &str) -> Option<(&str, &str, &str)> {
+        let (protocol, ends) = forward.split_once(':')?;
+        let (host, guest) = ends.split_once('-')?;
+        let port = |end| {
+            let (_, port) = str::rsplit_once(end, ':')?;
+            port.parse::<u16>().is_ok().then_some(port)
+        };
+        port(host)?;
+        matches!(protocol, "tcp" | "udp").then_some((protocol, host, port(guest)?))
+    }
+}
+
 /// A serial port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serial {
@@ -246,14 +260,8 @@ pub(super) fn nics(keys: &Keys<'_>) -> Result<Vec<Nic>, MachineError> {
 fn forwards(keys: &Keys<'_>, device: &str) -> Result<Vec<String>, MachineError> {
     let key = format!("containervm.{device}.forward");
     let is_one = |text: &str| {
-        let ports = || {
-            let (host, guest) =
-                text.strip_prefix("tcp:").or(text.strip_prefix("udp:"))?.split_once('-')?;
-            let port = |text: &str| Some(text.rsplit_once(':')?.1.parse::<u16>().is_ok());
-            Some(port(host)? && port(guest)?)
-        };
         let plain = |c: char| c.is_ascii_alphanumeric() || ":.-[]".contains(c);
-        text.chars().all(plain) && ports() == Some(true)
+        text.chars().all(plain) && Nic::parts(text).is_some()
     };
     let all: Vec<String> =
         keys.text(&key).unwrap_or_default().split_whitespace().map(str::to_owned).collect();

@@ -3,10 +3,10 @@
 //! Before, an interrupt ends the command like any other, and what was half made counts for nothing. From the moment
 //! that a VM has its name to the one that its process has the signals, the command has to see to the VM itself.
 
-use crate::attach::any;
+use crate::attach::{any, caught};
 use std::io;
 use std::task::{Context, Waker};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 
 /// What a terminal, a shell and a service manager end a command with.
 const ENDING: [i32; 4] = [1, 2, 3, 15];
@@ -23,8 +23,7 @@ pub(super) struct Interrupted(pub(super) i32);
 impl Interrupts {
     /// From now on to the end of this program they end nothing by themselves.
     pub(super) fn catch() -> io::Result<Self> {
-        let catch = |number| Ok((number, signal(SignalKind::from_raw(number))?));
-        ENDING.into_iter().map(catch).collect::<io::Result<_>>().map(Self)
+        caught(&ENDING).map(Self)
     }
 
     /// Waits for one.

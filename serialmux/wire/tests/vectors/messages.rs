@@ -80,19 +80,26 @@ fn of_guests() -> Vec<guest::Body> {
     ]
 }
 
-#[test]
-fn what_guests_say_is_as_released() {
+/// How many there are, each with a name of its own.
+fn check_all<M: Message + Default + PartialEq + std::fmt::Debug>(
+    whose: &str,
+    messages: impl Iterator<Item = (&'static str, M)>,
+) -> usize {
     let mut names = BTreeSet::new();
-    for body in of_guests() {
-        let name = guest_name(&body);
+    for (name, message) in messages {
         assert!(names.insert(name), "{name} twice");
-        let message = GuestMessage { body: Some(body) };
         let mut out = Vec::new();
         put(&message, &mut out);
-        check(&format!("guest-{name}"), &out);
-        assert_eq!(GuestMessage::decode_length_delimited(&out[..]).unwrap(), message);
+        check(&format!("{whose}-{name}"), &out);
+        assert_eq!(M::decode_length_delimited(&out[..]).unwrap(), message);
     }
-    assert_eq!(names.len(), 12);
+    names.len()
+}
+
+#[test]
+fn what_guests_say_is_as_released() {
+    let message = |body| (guest_name(&body), GuestMessage { body: Some(body) });
+    assert_eq!(check_all("guest", of_guests().into_iter().map(message)), 12);
 }
 
 fn mux_name(body: &mux::Body) -> &'static str {
@@ -172,17 +179,8 @@ fn of_muxes() -> Vec<mux::Body> {
 
 #[test]
 fn what_a_mux_asks_is_as_released() {
-    let mut names = BTreeSet::new();
-    for body in of_muxes() {
-        let name = mux_name(&body);
-        assert!(names.insert(name), "{name} twice");
-        let message = MuxMessage { request: 4, body: Some(body) };
-        let mut out = Vec::new();
-        put(&message, &mut out);
-        check(&format!("mux-{name}"), &out);
-        assert_eq!(MuxMessage::decode_length_delimited(&out[..]).unwrap(), message);
-    }
-    assert_eq!(names.len(), 20);
+    let message = |body| (mux_name(&body), MuxMessage { request: 4, body: Some(body) });
+    assert_eq!(check_all("mux", of_muxes().into_iter().map(message)), 20);
 }
 
 #[test]

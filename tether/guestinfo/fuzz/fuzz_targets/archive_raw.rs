@@ -1,19 +1,12 @@
 //! Raw bytes of a tar archive that is copied into a container: entries within their bounds or an error.
 #![no_main]
 
+#[path = "../../../../serialmux/fuzz/src/heads.rs"]
+mod heads;
+
+use heads::sealed;
 use libfuzzer_sys::fuzz_target;
 use tether::inside::archive::reader::Reader;
-
-/// What a fuzzer cannot guess is filled in: the checksum of whatever says that it is a head.
-fn sealed(data: &[u8]) -> Vec<u8> {
-    let mut bytes = data.to_vec();
-    for block in bytes.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
-        block[148..156].fill(b' ');
-        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    }
-    bytes
-}
 
 fuzz_target!(|data: &[u8]| {
     let archive = sealed(data);
