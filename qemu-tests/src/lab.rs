@@ -90,7 +90,6 @@ impl Lab {
             // What every hypervisor has; tests of the others say so.
             .env("CONTAINERVM_PIPE", "uart")
             .env("SERIALMUX_LISTEN", "127.0.0.1:0")
-            .env("SERIALMUX_STATE", self.home.join("serialmux"))
             .env("TERM", "xterm");
         command
     }

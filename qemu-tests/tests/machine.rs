@@ -20,7 +20,7 @@ fn a_printed_vmx_can_be_edited_and_started() {
     let edited = vmx.replace("numvcpus = \"1\"", "numvcpus = \"2\"");
     let edited = edited.replace("~ = \"PATH=", "~ = \"COLOR=green|7CPATH=");
     let edited = count_one_more(&edited, "cmd/Env = ");
-    let file = lab.file("edited.vmx", edited);
+    let file = lab.file("edited.vmx", &edited);
     let file = &*file.to_string_lossy();
 
     let shown = lab.containervm(["start", "--print-qemu", file]).finish();
@@ -31,6 +31,9 @@ fn a_printed_vmx_can_be_edited_and_started() {
     lab.containervm(["start", "--attach", file]).finish().code(0).prints("2\ngreen\n");
     // It can be started again, by its name too.
     lab.containervm(["start", "--attach", "draft"]).finish().code(0).shows("1\n");
+    // And edited once more, though its container has run.
+    lab.file("edited.vmx", edited.replace("nproc; ", "echo again; "));
+    lab.containervm(["start", "--attach", file]).finish().code(0).prints("again\ngreen\n");
 }
 
 fn count_one_more(vmx: &str, key: &str) -> String {

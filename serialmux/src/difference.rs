@@ -82,8 +82,11 @@ impl ImagePaths {
         Self::parse(&bytes)
     }
 
-    /// Each entry is `seconds.nanoseconds path`, ended by a zero byte.
-    fn parse(bytes: &[u8]) -> Result<Self, DifferenceError> {
+    /// Such a list: each entry is `seconds.nanoseconds path`, ended by a zero byte.
+    ///
+    /// # Errors
+    /// [`DifferenceError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, DifferenceError> {
         let mut paths = BTreeMap::new();
         for (n, line) in bytes.split(|byte| *byte == 0).enumerate() {
             if line.is_empty() {
@@ -182,14 +185,10 @@ impl Comparison {
 
     /// All differences, in order of their paths. What is below a directory that is gone is not told again.
     pub fn finish(mut self) -> Vec<Change> {
-        let mut last: Option<Vec<u8>> = None;
-        for path in self.image.into_keys() {
-            let below = |dir: &Vec<u8>| path.starts_with(dir) && path.get(dir.len()) == Some(&b'/');
-            if is_ours(&path) || last.as_ref().is_some_and(below) {
-                continue;
+        for path in self.image.keys() {
+            if !is_ours(path) && !self.image.contains_key(parent(path)) {
+                self.changes.push(Change { path: path.clone(), kind: 2 });
             }
-            self.changes.push(Change { path: path.clone(), kind: 2 });
-            last = Some(path);
         }
         // A directory that holds nothing new but what the agent has made there has not changed for its user.
         for directory in self.made {
@@ -283,6 +282,15 @@ mod tests {
         disk.iter().for_each(|name| comparison.listed(name).unwrap());
         comparison.listed(&listed(2, "x", 9)).unwrap();
         assert_eq!(shown(&comparison.finish()), ["C /etc", "A /etc/x"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_is_told_once() {
+        // Between a directory and what is in it stands, in order, whatever has a `-` where that has a `/`.
+        let image = image(&["/tmp", "/tmp-file", "/tmp/a", "/tmp/a-b", "/tmp/a/b", "/usr"]);
+        let mut comparison = Comparison::new(image);
+        comparison.listed(&listed(1, "usr", 5)).unwrap();
+        assert_eq!(shown(&comparison.finish()), ["D /tmp", "D /tmp-file"]);
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 pub struct Place(PathBuf);
 
 impl Place {
-    /// `dir` if given; else `$SERIALMUX_STATE`, `$XDG_STATE_HOME/serialmux`,
-    /// `~/.local/state/serialmux`, and `/var/lib/serialmux` where there is no home.
+    /// `dir` if given; else `$SERIALMUX_STATE`, `$CONTAINERVM_HOME/serialmux` (a home of its own has a daemon of its
+    /// own), `$XDG_STATE_HOME/serialmux`, `~/.local/state/serialmux`, and `/var/lib/serialmux` where there is no home.
     pub fn new(dir: Option<PathBuf>) -> Self {
         let var = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         Self(
             dir.or_else(|| var("SERIALMUX_STATE"))
+                .or_else(|| var("CONTAINERVM_HOME").map(|home| home.join("serialmux")))
                 .or_else(|| var("XDG_STATE_HOME").map(|home| home.join("serialmux")))
                 .or_else(|| var("HOME").map(|home| home.join(".local/state/serialmux")))
                 .unwrap_or_else(|| PathBuf::from("/var/lib/serialmux")),

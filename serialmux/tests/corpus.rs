@@ -14,6 +14,6 @@ mod heads;
 mod replay;
 
 replay! { "fuzz", "../fuzz/fuzz_targets":
-    api_raw chunk_raw frame_raw greeter_raw image_ops image_raw journal_raw line_raw link_ops link_raw message_raw
-    pack_ops pack_raw packet_raw records_raw
+    api_raw chunk_raw difference_ops frame_raw greeter_raw image_ops image_raw iso_raw journal_raw line_raw link_ops
+    link_raw message_raw pack_ops pack_raw packet_raw records_raw
 }

@@ -6,7 +6,7 @@ mod guest;
 #[path = "daemon/lab.rs"]
 mod lab;
 
-use guest::Guest;
+use guest::{Guest, ID};
 use lab::{KEY, Lab, drain, loopback, noise, print_all};
 use serialmux::api::{Input, input, request};
 use serialmux::client::ClientError;
@@ -227,6 +227,35 @@ async fn what_cannot_be_done_is_said_in_words() {
     let place = Place::new(Some(elsewhere.path().to_owned()));
     let busy = Daemon::bind(&place, lab.listen).await.unwrap_err();
     assert!(busy.to_string().contains("the address is in use"), "{busy}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edited_config_is_taken_unless_its_container_runs() {
+    let mut lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let edited = request::Register {
+        id: ID.into(),
+        name: "web".into(),
+        key: KEY.to_vec(),
+        command: "httpd -v".into(),
+        tty: true,
+        ..Default::default()
+    };
+    lab.client.register(edited.clone()).await.unwrap();
+    lab.restart().await;
+    assert_eq!(lab.client.list().await.unwrap()[0].command, "httpd -v");
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.started();
+    guest.until("the start to be known", |guest| guest.is_drained()).await;
+    // The same again is no other.
+    lab.client.register(edited.clone()).await.unwrap();
+    let refused = lab.register(false).await.unwrap_err().to_string();
+    assert_eq!(refused, "container web is running; stop it first");
+    let renamed = request::Register { name: "b".into(), ..edited };
+    let refused = lab.client.register(renamed).await.unwrap_err().to_string();
+    assert!(refused.contains("is registered as \"web\", with another name"), "{refused}");
+    assert_eq!(lab.client.list().await.unwrap()[0].command, "httpd -v");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,6 @@ use containervm::home::Home;
 use containervm::machine::{Machine, Nic};
 use containervm::store::{State, Store, Vm};
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -99,11 +98,7 @@ impl Surroundings {
     fn here() -> anyhow::Result<Self> {
         let home = Home::from_env()?;
         let store = Store::open(&home)?;
-        // A home of its own has a daemon of its own.
-        let own = std::env::var_os("CONTAINERVM_HOME").filter(|home| !home.is_empty());
-        let told = std::env::var_os("SERIALMUX_STATE").is_some();
-        let place = own.filter(|_| !told).map(|home| PathBuf::from(home).join("serialmux"));
-        Ok(Self { home, store, place: Place::new(place) })
+        Ok(Self { home, store, place: Place::new(None) })
     }
 
     fn client(&self) -> Client {

@@ -30,6 +30,17 @@ pub enum RegistryError {
         /// Who has it.
         id: String,
     },
+    /// An id that is registered otherwise.
+    #[error(
+        "container {id} is registered as \"{name}\", with another name, key or protection; remove it with \
+         `serialmux rm {name}` first"
+    )]
+    Identity {
+        /// The id.
+        id: String,
+        /// Its name.
+        name: String,
+    },
     /// A key that another container has: their links could not be told apart.
     #[error("the key belongs to container {0} already; every VM needs a key of its own")]
     Key(String),
@@ -139,7 +150,7 @@ impl Registry {
         self.instance
     }
 
-    /// Adds a container; durable when it returns. Registering the same again is not an error.
+    /// Adds a container; durable when it returns. One that does not run may be registered again, with another config.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -153,18 +164,13 @@ impl Registry {
         let key_id = Psk::derive(&registration.key).id();
         {
             let containers = self.lock();
-            if let Some(there) = containers.get(&registration.id)
-                && there.is_same(&registration)
-            {
-                let Some(changed) = there.show_options(registration.options) else { return Ok(()) };
+            if let Some(there) = containers.get(&registration.id) {
+                let Some(changed) = there.register(registration)? else { return Ok(()) };
                 let path = self.dir.join(&changed.id).join("container.json");
                 return state::save(&path, &changed)
                     .map_err(|error| RegistryError::Io(path.clone(), error));
             }
-            let taken = |other: &&Arc<Handle>| {
-                other.registration.name == registration.name
-                    || other.registration.id == registration.id
-            };
+            let taken = |other: &&Arc<Handle>| other.registration.name == registration.name;
             if let Some(other) = containers.values().find(taken) {
                 let (name, id) = (registration.name.clone(), other.registration.id.clone());
                 return Err(RegistryError::Name { name, id });

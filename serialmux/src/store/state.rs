@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use wire::message::guest::{Exited, Failed, OutputEnd};
 
-/// What a container was registered with. Written once.
+/// What a container was registered with. Written anew when it is registered with another config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     /// 64 hexadecimal digits, or whatever the VMX has.

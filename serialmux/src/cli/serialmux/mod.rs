@@ -28,7 +28,7 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "serialmux", version, propagate_version = true)]
 pub struct Cli {
-    /// The daemon's state directory [default: ~/.local/state/serialmux]
+    /// The daemon's state directory [default: $CONTAINERVM_HOME/serialmux, or ~/.local/state/serialmux]
     #[arg(long, env = "SERIALMUX_STATE", value_name = "DIR", global = true)]
     state: Option<PathBuf>,
     #[command(subcommand)]

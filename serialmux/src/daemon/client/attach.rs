@@ -24,7 +24,7 @@ pub(super) async fn attached(
     sender: &mut Sender,
     receiver: Receiver,
 ) -> Result<(), Refusal> {
-    let Registration { open_stdin, .. } = handle.registration;
+    let Registration { open_stdin, .. } = handle.registered();
     let is_new = attach.position.is_none() && !attach.from_start;
     if is_new && handle.status().word() == "exited" {
         return Err(Refusal::Told(STOPPED.into()));
@@ -90,7 +90,7 @@ async fn more_was_taken(acks: &mut Option<Acks>) {
 }
 
 pub(super) fn description(handle: &Handle, cursor: &Cursor) -> answer::Attached {
-    let Registration { id, tty, open_stdin, .. } = handle.registration.clone();
+    let Registration { id, tty, open_stdin, .. } = handle.registered();
     answer::Attached { tty, open_stdin, id, position: cursor.position() }
 }
 

@@ -211,12 +211,12 @@ async fn copy_in(
 
 async fn diff(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
     let name = &handle.registration.name;
-    let path = handle.registration.image_paths.as_ref().ok_or_else(|| {
+    let path = handle.registered().image_paths.ok_or_else(|| {
         let text =
             "there is no list of its image's files; only a VM made by `containervm run` has one";
         Refusal::Told(format!("{name}: {text}"))
     })?;
-    let image = tokio::task::block_in_place(|| ImagePaths::read(path))?;
+    let image = tokio::task::block_in_place(|| ImagePaths::read(&path))?;
     let (mut pieces, reply) = stream_up(handle, mux::Body::ListDisk(inside::ListDisk {})).await;
     let mut reader = message::Reader::default();
     let mut comparison = difference::Comparison::new(image);

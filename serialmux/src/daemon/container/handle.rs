@@ -4,11 +4,11 @@ use super::exec_client::Attachment;
 use super::inputs::{Input, Takings};
 use super::inspection::Inspection;
 use super::streams::Ends;
+use crate::daemon::RegistryError;
 use crate::daemon::idle::Idle;
 use crate::daemon::peer::Established;
 use crate::store::journal::{Cursor, JournalError};
 use crate::store::state::{Exit, Registration, State};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,10 +83,10 @@ pub(super) enum Command {
 /// A container, for everybody but its own task.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    /// What it was registered with first.
+    /// What it was registered with first. Who it is stays so: id, name, key.
     pub(crate) registration: Registration,
-    /// What it was made with, as of the last time.
-    options: Mutex<BTreeMap<String, String>>,
+    /// What it was registered with last.
+    latest: Mutex<Registration>,
     /// Id of its key.
     pub(crate) key_id: KeyId,
     /// Its VM's pipes that do not carry the link.
@@ -113,10 +113,10 @@ impl Handle {
         let key_id = Psk::derive(&registration.key).id();
         let task = task.abort_handle();
         let removed = AtomicBool::new(false);
-        let options = Mutex::new(registration.options.clone());
+        let latest = Mutex::new(registration.clone());
         Self {
             registration,
-            options,
+            latest,
             key_id,
             idle,
             journal,
@@ -129,23 +129,40 @@ impl Handle {
         }
     }
 
-    /// Whether `other` differs in nothing but the time of registration and what is only shown.
-    pub(crate) fn is_same(&self, other: &Registration) -> bool {
-        let Registration { created_us, options, .. } = self.registration.clone();
-        self.registration == Registration { created_us, options, ..other.clone() }
+    /// Registers it again, with a config that was edited, perhaps. Gives what is another now, if anything is.
+    ///
+    /// # Errors
+    /// [`RegistryError`]: it is not this container, or one that runs as it was registered.
+    pub(crate) fn register(
+        &self,
+        again: Registration,
+    ) -> Result<Option<Registration>, RegistryError> {
+        let again = Registration { created_us: self.registration.created_us, ..again };
+        let mut latest = self.latest();
+        let identity = |of: &Registration| (of.name.clone(), of.key.clone(), of.plain);
+        if identity(&again) != identity(&latest) {
+            let Registration { id, name, .. } = self.registration.clone();
+            return Err(RegistryError::Identity { id, name });
+        }
+        let shown = again.options.clone();
+        if again != (Registration { options: shown, ..latest.clone() })
+            && self.status().is_connected
+        {
+            return Err(RegistryError::Running(again.name));
+        }
+        let is_other = *latest != again;
+        latest.clone_from(&again);
+        Ok(is_other.then_some(again))
     }
 
-    /// Shows these options from now on; the registration, if that is another one then.
-    pub(crate) fn show_options(&self, options: BTreeMap<String, String>) -> Option<Registration> {
-        let mut shown = self.options();
-        let is_other = *shown != options;
-        shown.clone_from(&options);
-        is_other.then(|| Registration { options, ..self.registration.clone() })
+    /// What it was registered with last.
+    pub(crate) fn registered(&self) -> Registration {
+        self.latest().clone()
     }
 
-    fn options(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn latest(&self) -> MutexGuard<'_, Registration> {
         // What is in there is whole whatever happened.
-        self.options.lock().unwrap_or_else(PoisonError::into_inner)
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known now.
@@ -223,9 +240,7 @@ impl Handle {
         let inspection = answer.await.ok()?;
         let status = self.status();
         let (started_us, exit) = (status.started_us, status.exit.as_ref());
-        let registration =
-            Registration { options: self.options().clone(), ..self.registration.clone() };
-        Some(inspection.json(&registration, status.word(), started_us, exit))
+        Some(inspection.json(&self.registered(), status.word(), started_us, exit))
     }
 
     /// The VM is about to be started, perhaps because somebody has it run again: an earlier run's end is no
