@@ -5,6 +5,7 @@
 //! vms/<id>/vm.json      name, image, when created        <name>.vmx   what it is, mode 0600: it holds the key
 //! vms/<id>/lock         flock(2), held by the VM's QEMU   containerfs.img, console.log, qemu.log, qemu.pid
 //! vms/<id>/exit.json    how it ended                      qmp.sock     control, while it runs
+//! vms/<id>/starting      flock(2), held by who made it to start it at once
 //! vms/.new-<id>/        being made; its lock is held       vms/.gone-<id>/   being removed
 //! ```
 //!
@@ -24,7 +25,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{draft::Draft, exit::Exit};
+pub use self::{
+    draft::{Draft, Starting},
+    exit::Exit,
+};
 use crate::{
     home::{Home, HomeError, private_dir},
     identity::IdentityError,
@@ -36,6 +40,7 @@ use crate::{
 
 const RECORD: &str = "vm.json";
 const LOCK: &str = "lock";
+const STARTING: &str = "starting";
 const NEW: &str = ".new-";
 const GONE: &str = ".gone-";
 /// Name of a VM's own disk.
@@ -124,6 +129,15 @@ pub struct Record {
     /// Its VMX file, when that is not in its directory.
     #[serde(default)]
     pub vmx: Option<PathBuf>,
+}
+
+/// What [`Store::gc`] has removed.
+#[derive(Debug)]
+pub struct Garbage {
+    /// VMs, which a daemon may still know.
+    pub vms: Vec<Record>,
+    /// Other things, a line for each.
+    pub others: Vec<String>,
 }
 
 /// What a VM is doing.
@@ -329,19 +343,25 @@ impl Store {
         Ok(vm)
     }
 
-    /// Removes what nobody needs: VMs with `--rm` that have ended, half-made and half-removed ones, cached images
-    /// that no VM was made from, and kernels that can be had again. A line for each thing removed.
+    /// Removes what nobody needs: VMs with `--rm` that have ended, or that nobody starts any more, half-made and
+    /// half-removed ones, cached images that no VM was made from, and kernels that can be had again.
     ///
     /// # Errors
     /// The first thing that cannot be removed.
-    pub fn gc(&self) -> Result<Vec<String>, StoreError> {
-        let mut removed = Vec::new();
+    pub fn gc(&self) -> Result<Garbage, StoreError> {
+        let mut vms = Vec::new();
         for vm in self.list()?.into_iter().filter(|vm| vm.record.remove) {
-            if matches!(self.state(&vm)?, State::Exited(_) | State::Dead) {
+            let is_over = match self.state(&vm)? {
+                State::Exited(_) | State::Dead => true,
+                State::Created => self.is_abandoned(&vm)?,
+                State::Running => false,
+            };
+            if is_over {
                 self.remove(&vm, false)?;
-                removed.push(format!("containerVM {}", vm.record.name));
+                vms.push(vm.record);
             }
         }
+        let mut removed = Vec::new();
         {
             let _guard = self.guard()?;
             removed.extend(self.sweep_halves()?);
@@ -353,7 +373,14 @@ impl Store {
         if kernel::sweep(&self.home).map_err(|source| failed(&self.home.boot(), source))? {
             removed.push("kernels taken out of ISOs".to_owned());
         }
-        Ok(removed)
+        Ok(Garbage { vms, others: removed })
+    }
+
+    /// Whether whoever made a VM to start it at once has gone without having done so.
+    fn is_abandoned(&self, vm: &Vm) -> Result<bool, StoreError> {
+        let path = vm.dir.join(STARTING);
+        let _guard = self.guard()?;
+        Ok(path.exists() && !is_locked(&lock_file(&path)?, &vm.dir)?)
     }
 
     /// Removes what interrupted runs left. Call with the guard held.

@@ -128,8 +128,13 @@ impl Cli {
             Command::Ls { json } => ls(json),
             Command::Rm { force, containers } => rm(force, containers).await,
             Command::Gc => {
-                let removed = Surroundings::here()?.store.gc()?;
-                removed.iter().for_each(|line| println!("removed {line}"));
+                let surroundings = Surroundings::here()?;
+                let removed = surroundings.store.gc()?;
+                for vm in removed.vms {
+                    println!("removed containerVM {}", vm.name);
+                    forget(&surroundings, &vm.id).await;
+                }
+                removed.others.iter().for_each(|line| println!("removed {line}"));
                 Ok(ExitCode::SUCCESS)
             }
             Command::Completions { shell } => {

@@ -10,7 +10,8 @@ use std::{
 use guestinfo::Vmx;
 
 use super::{
-    DISK, LOCK, NEW, RECORD, Record, Store, StoreError, Vm, exit, failed, lock_file, write_json,
+    DISK, LOCK, NEW, RECORD, Record, STARTING, Store, StoreError, Vm, exit, failed, lock_file,
+    write_json,
 };
 use crate::{
     disk,
@@ -31,6 +32,12 @@ pub struct Draft {
     /// Where it will be.
     target: PathBuf,
     /// Held while it is being made, so that others see it is not abandoned.
+    _lock: File,
+}
+
+/// Held by who is about to start a VM. When it is free and the VM never ran, nobody will.
+#[derive(Debug)]
+pub struct Starting {
     _lock: File,
 }
 
@@ -120,6 +127,17 @@ impl Draft {
     pub(super) fn copy_disk_file(&mut self, from: &Path) -> Result<(), StoreError> {
         let to = self.dir.join(DISK);
         disk::copy(from, &to).map_err(|source| failed(&to, source))
+    }
+
+    /// Makes it a VM as [`finish`](Self::finish) does, which is to be started at once.
+    ///
+    /// # Errors
+    /// When something cannot be written.
+    pub fn finish_to_start(self, vmx: &Vmx) -> Result<(Vm, Starting), StoreError> {
+        let path = self.dir.join(STARTING);
+        let lock = lock_file(&path)?;
+        lock.lock().map_err(|source| failed(&path, source))?;
+        Ok((self.finish(vmx)?, Starting { _lock: lock }))
     }
 
     /// Makes it a VM, described by `vmx`.

@@ -147,16 +147,25 @@ fn gc_removes_leftovers_and_nothing_else() {
     let running = bench.make("running", true).unwrap();
     let mut process = stand_in(&bench, &running);
     bench.make("fresh", true).unwrap();
+    let to_start = |name| {
+        let draft = bench.store.draft(Some(name), "img", true).unwrap();
+        draft.finish_to_start(&guestinfo::Vmx::new()).unwrap()
+    };
+    let (_starting, lock) = to_start("starting");
+    drop(to_start("abandoned"));
     let drafted = bench.store.draft(Some("drafted"), "img", false).unwrap();
     for leftover in [".new-x", ".gone-y"] {
         fs::create_dir(bench.home.vms().join(leftover)).unwrap();
     }
     let removed = bench.store.gc().unwrap();
-    assert_eq!(removed.len(), 3, "{removed:?}");
-    assert_eq!(removed[0], "containerVM ended");
+    assert_eq!(removed.others.len(), 2, "{removed:?}");
+    let mut gone: Vec<_> = removed.vms.into_iter().map(|it| it.name).collect();
+    gone.sort();
+    assert_eq!(gone, ["abandoned", "ended"]);
+    drop(lock);
     let mut names = bench.names();
     names.sort();
-    assert_eq!(names, ["fresh", "kept", "running"]);
+    assert_eq!(names, ["fresh", "kept", "running", "starting"]);
     drafted.finish(&guestinfo::Vmx::new()).unwrap();
     assert!(kept.dir.exists());
     process.kill().unwrap();

@@ -14,7 +14,7 @@ use containervm::run::{
     Hardware, LogOpt, Memory, NetworkMode, NetworkOptions, Publish, RunOptions, SpoolDisk, cpus,
     disk, memory, vmx,
 };
-use containervm::store::Vm;
+use containervm::store::{Starting, Vm};
 use containervm::volume::{VolumeOption, Volumes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -167,7 +167,8 @@ enum PipeBy {
 impl Run {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let surroundings = Surroundings::here()?;
-        let (vm, interrupts) = self.make(&surroundings).await?;
+        // The last one is held until the VM runs.
+        let (vm, interrupts, _starting) = self.make(&surroundings).await?;
         if self.print_vmx {
             print!("{}", std::fs::read_to_string(vm.vmx())?);
             return Ok(ExitCode::SUCCESS);
@@ -187,7 +188,10 @@ impl Run {
         })
     }
 
-    async fn make(&self, surroundings: &Surroundings) -> anyhow::Result<(Vm, Interrupts)> {
+    async fn make(
+        &self,
+        surroundings: &Surroundings,
+    ) -> anyhow::Result<(Vm, Interrupts, Option<Starting>)> {
         let Surroundings { home, store, place } = surroundings;
         let hardware = self.hardware()?;
         let mut options = self.options()?;
@@ -210,8 +214,12 @@ impl Run {
         let hardware = Hardware { pipe: format!("tcp://{pipe}"), ..hardware };
         let vmx = vmx(&draft, &options, &image.config, &hardware)?;
         // From here on it is there for others, too.
-        let interrupts = if self.print_vmx { Interrupts::default() } else { Interrupts::catch()? };
-        Ok((draft.finish(&vmx)?, interrupts))
+        if self.print_vmx {
+            return Ok((draft.finish(&vmx)?, Interrupts::default(), None));
+        }
+        let interrupts = Interrupts::catch()?;
+        let (vm, starting) = draft.finish_to_start(&vmx)?;
+        Ok((vm, interrupts, Some(starting)))
     }
 
     fn hardware(&self) -> anyhow::Result<Hardware> {
