@@ -155,7 +155,7 @@ impl LinkConfig {
             receive_window: 64 * 1024,
             max_channels: 1024,
             align: 0,
-            ack_delay: Duration::from_millis(10),
+            ack_delay: Duration::from_millis(20),
             release_delay: Duration::from_millis(20),
             keepalive: Duration::from_secs(30),
             scarce: true,

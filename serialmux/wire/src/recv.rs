@@ -108,9 +108,11 @@ impl RecvHalf {
         self.advertised
     }
 
-    /// Bytes released since the sender was last told.
-    pub(crate) fn untold(&self) -> u64 {
-        (self.released + self.window).saturating_sub(self.advertised)
+    /// Whether the sender may soon lack credit: an eighth of it was released since it was last told. Less may go along
+    /// with something else, or wait for [`LinkConfig::release_delay`](crate::LinkConfig::release_delay).
+    pub(crate) fn lacks(&self) -> bool {
+        let untold = (self.released + self.window).saturating_sub(self.advertised);
+        untold >= self.window / 8
     }
 
     /// From the next credit on, the sender may be so many bytes ahead.

@@ -28,17 +28,18 @@ use crate::stdio::{self, Output, Stdio};
 /// its reader only with its last byte.
 const CHUNK: usize = 4096;
 
+/// What a packet has besides an entry: the head of its record, an acknowledgement.
+const BESIDES: usize = 64;
+
 /// The same for output that packs well, and where the line takes as much at once as there is.
 const LARGE_CHUNK: usize = 16 * 1024;
 
 /// Room below which no pipe is read, so that output is not cut into crumbs.
 const MIN_ROOM: usize = 512;
 
-/// How many packets' worth of a channel may wait for their first turn on a line that takes all there is at once.
+/// How many packets' worth of a channel may wait for their first turn on a line that takes all there is at once. On
+/// one whose bytes cost more than the turns of the agent it is one: what comes next waits behind it.
 const AHEAD: usize = 4;
-
-/// The same on a line whose bytes cost more than the turns of the agent: what comes next waits behind them.
-const SCARCELY_AHEAD: usize = 1;
 
 /// The least of it, in bytes.
 const LEAST_AHEAD: usize = 2 * 1024;
@@ -357,7 +358,13 @@ impl OutputRelay {
     /// The largest piece worth reading at once.
     fn chunk(&self, link: &Link) -> usize {
         let packs = self.packed * 3 < self.bytes;
-        if self.floods && (packs || !link.is_scarce()) { LARGE_CHUNK } else { CHUNK }
+        if self.floods && (packs || !link.is_scarce()) {
+            return LARGE_CHUNK;
+        }
+        match filling(link) {
+            little if little < LEAST_AHEAD => CHUNK,
+            filling => filling.min(CHUNK),
+        }
     }
 
     /// Payload bytes that the channel takes now in one entry.
@@ -375,12 +382,15 @@ impl OutputRelay {
     /// How many bytes may wait for their first turn on the line.
     fn ahead(&self, link: &Link) -> usize {
         match link.is_live() {
-            true => {
-                let packets = if link.is_scarce() { SCARCELY_AHEAD } else { AHEAD };
-                (link.packet_limit() * packets).max(LEAST_AHEAD)
-            }
+            true if link.is_scarce() => filling(link).max(LEAST_AHEAD),
+            true => (link.packet_limit() * AHEAD).max(LEAST_AHEAD),
             false if self.tty => TERMINAL_ALONE,
             false => usize::MAX,
         }
     }
+}
+
+/// Bytes of an entry that fills a packet, and not that and a little of another.
+fn filling(link: &Link) -> usize {
+    link.packet_limit().saturating_sub(Writer::OVERHEAD + Packer::OVERHEAD + BESIDES)
 }

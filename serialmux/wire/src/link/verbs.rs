@@ -9,10 +9,6 @@ use crate::recv::RecvHalf;
 use crate::send::SendHalf;
 use bytes::Bytes;
 
-/// So much of a channel released is told at once; less goes along with something else, or waits for
-/// [`LinkConfig::release_delay`](crate::LinkConfig::release_delay). A quarter of the first credit.
-const RELEASE_AT_ONCE: u64 = FIRST_CREDIT / 4;
-
 impl Link {
     /// Opens a channel. Guest only.
     ///
@@ -258,7 +254,7 @@ impl Link {
         }
         recv.release(offset);
         channel.owes.release = true;
-        if channel.class == Class::Control || recv.untold() >= RELEASE_AT_ONCE {
+        if channel.class == Class::Control || recv.lacks() {
             self.dirty.insert(id);
         } else {
             self.lazy.insert(id);
