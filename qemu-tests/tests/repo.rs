@@ -13,7 +13,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("guestinfo", &["hypervisor"]),
     ("hypervisor", &["guestinfo"]),
     ("wire", &[]),
-    ("serialmux", &["wire", "containervm", "guestinfo", "debian"]),
+    ("serialmux", &["wire", "containervm", "guestinfo", "debian", "iso9660"]),
     ("containervm", &["guestinfo", "debian", "iso9660"]),
     ("bootstrap-iso", &["debian", "iso9660"]),
     ("debian", &[]),
