@@ -283,7 +283,10 @@ fn vic_104_106_108_112_what_was_asked_for_is_shown_and_a_port_is_free_again() {
     lab.serialmux(["logs", "-f", "box"]).expect("up\n");
     drop(TcpStream::connect(free).unwrap());
     assert!(listed().contains(&shown), "{}", listed());
+    let supervisors = lab.processes("containervm", "supervise");
     stop(&lab);
+    // The exit code is the last that they write.
+    assert!(supervisors.iter().all(|supervisor| supervisor.wait(deadline())));
     let ended = listed();
     assert!(ended.contains("exited(0)") && !ended.contains(&shown), "{ended}");
 }
