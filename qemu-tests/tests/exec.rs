@@ -4,7 +4,8 @@ use qemu_tests::{Lab, Program, record, sha256};
 use rustix::process::Signal;
 use std::time::Instant;
 
-/// A container in the background that waits to be killed, under a daemon of the test's own, which it can have die; and that one's port.
+/// A container in the background that waits to be killed, under a daemon of the test's own, which it can have die; and
+/// that one's port.
 fn idle_without_us(lab: &Lab) -> (Program, String) {
     let daemon = lab.daemon("0");
     let port = port_of(&daemon.so_far());

@@ -170,13 +170,13 @@ impl Registry {
                 return state::save(&path, &changed)
                     .map_err(|error| RegistryError::Io(path.clone(), error));
             }
-            let taken = |other: &&Arc<Handle>| other.registration.name == registration.name;
+            let taken = |other: &&Arc<Handle>| other.name == registration.name;
             if let Some(other) = containers.values().find(taken) {
-                let (name, id) = (registration.name.clone(), other.registration.id.clone());
+                let (name, id) = (registration.name.clone(), other.id.clone());
                 return Err(RegistryError::Name { name, id });
             }
             if let Some(other) = containers.values().find(|other| other.key_id == key_id) {
-                return Err(RegistryError::Key(other.registration.name.clone()));
+                return Err(RegistryError::Key(other.name.clone()));
             }
             if containers.len() >= MAX_CONTAINERS {
                 return Err(RegistryError::Full);
@@ -195,12 +195,12 @@ impl Registry {
     /// [`RegistryError`].
     pub(super) fn remove(&self, word: &str) -> Result<(), RegistryError> {
         let handle = self.find(word)?;
-        let id = &handle.registration.id;
+        let id = &handle.id;
         if handle.status().is_connected {
-            return Err(RegistryError::Running(handle.registration.name.clone()));
+            return Err(RegistryError::Running(handle.name.clone()));
         }
         self.lock().remove(id);
-        self.events.tell(Event::now(id, &handle.registration.name, "destroy"));
+        self.events.tell(Event::now(id, &handle.name, "destroy"));
         handle.stop();
         let dir = self.dir.join(id);
         fs::remove_dir_all(&dir).map_err(|error| RegistryError::Io(dir, error))
@@ -215,12 +215,11 @@ impl Registry {
         if let Some(handle) = containers.get(word) {
             return Ok(Arc::clone(handle));
         }
-        if let Some(handle) = containers.values().find(|handle| handle.registration.name == word) {
+        if let Some(handle) = containers.values().find(|handle| handle.name == word) {
             return Ok(Arc::clone(handle));
         }
         let mut starts = containers.range(word.to_owned()..).map(|(_, handle)| handle);
-        let matches =
-            |handle: &&Arc<Handle>| !word.is_empty() && handle.registration.id.starts_with(word);
+        let matches = |handle: &&Arc<Handle>| !word.is_empty() && handle.id.starts_with(word);
         let Some(first) = starts.next().filter(matches) else {
             return Err(RegistryError::Unknown(word.to_owned()));
         };
@@ -234,15 +233,15 @@ impl Registry {
     pub(super) fn by_key(&self, key: KeyId) -> Option<(Arc<Handle>, Psk, Protection)> {
         let containers = self.lock();
         let handle = containers.values().find(|handle| handle.key_id == key)?;
-        let plain = handle.registration.plain;
+        let Registration { key, plain, .. } = handle.registered();
         let protection = if plain { Protection::Plain } else { Protection::Sealed };
-        Some((Arc::clone(handle), Psk::derive(&handle.registration.key), protection))
+        Some((Arc::clone(handle), Psk::derive(&key), protection))
     }
 
     /// All containers, in order of registration.
     pub(super) fn list(&self) -> Vec<Arc<Handle>> {
         let mut all: Vec<_> = self.lock().values().cloned().collect();
-        all.sort_by_key(|handle| handle.registration.created_us);
+        all.sort_by_cached_key(|handle| handle.registered().created_us);
         all
     }
 }

@@ -36,6 +36,17 @@ pub struct Registration {
     pub options: BTreeMap<String, String>,
 }
 
+impl Registration {
+    /// Whether it registers the container that this one does: what must stay as it is.
+    pub fn is_of_the_same(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+
+    fn identity(&self) -> (&str, &str, &[u8], bool) {
+        (&self.id, &self.name, &self.key, self.plain)
+    }
+}
+
 /// What the guest has told so far. Durable before the guest is told to forget it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {

@@ -28,11 +28,11 @@ use crate::stdio::{self, Output, Stdio};
 /// its reader only with its last byte.
 const CHUNK: usize = 4096;
 
-/// What a packet has besides an entry: the head of its record, an acknowledgement.
-const BESIDES: usize = 64;
-
 /// The same for output that packs well, and where the line takes as much at once as there is.
 const LARGE_CHUNK: usize = 16 * 1024;
+
+/// What a packet has besides an entry: the head of its record, an acknowledgement.
+const BESIDES: usize = 64;
 
 /// Room below which no pipe is read, so that output is not cut into crumbs.
 const MIN_ROOM: usize = 512;

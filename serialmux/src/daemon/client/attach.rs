@@ -114,7 +114,7 @@ pub(super) fn come_back(
 // One that waits for somebody to attach may start. Nobody waits for the answer: the VM may not be up
 // yet, and most do not wait at all.
 fn begin(handle: Arc<Handle>) {
-    let session = handle.registration.id.clone();
+    let session = handle.id.clone();
     tokio::spawn(async move { handle.request(mux::Body::Begin(mux::Begin { session })).await });
 }
 

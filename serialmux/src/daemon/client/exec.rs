@@ -18,7 +18,7 @@ pub(super) async fn run(
     receiver: Receiver,
 ) -> Result<(), Refusal> {
     let exec = mux::Exec { unpacks: true, ..request.exec.unwrap_or_default() };
-    check(&exec, &handle.registration.id)?;
+    check(&exec, &handle.id)?;
     let id = exec.session.clone();
     let attached = handle.attach_exec(known(&exec), request.from).await;
     let (mut attachment, is_known) = attached.ok_or_else(removed)?;

@@ -44,7 +44,7 @@ pub(super) async fn perform(
         Body::Listen(asked) => {
             let named = Some(&asked.container).filter(|name| !name.is_empty());
             let id = named.map(|name| registry.find(name)).transpose()?;
-            let id = id.map(|handle| handle.registration.id.clone());
+            let id = id.map(|handle| handle.id.clone());
             listen(id, &asked, registry.events(), sender, receiver).await
         }
         Body::StatPath(look) => {
@@ -210,7 +210,7 @@ async fn copy_in(
 }
 
 async fn diff(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
-    let name = &handle.registration.name;
+    let name = &handle.name;
     let path = handle.registered().image_paths.ok_or_else(|| {
         let text =
             "there is no list of its image's files; only a VM made by `containervm run` has one";

@@ -44,18 +44,18 @@ pub(super) async fn carry_out(body: Body, registry: &Registry) -> Result<(), Ref
 }
 
 fn event(handle: &Handle, action: &'static str) -> Event {
-    Event::now(&handle.registration.id, &handle.registration.name, action)
+    Event::now(&handle.id, &handle.name, action)
 }
 
 // The session that a client means: an exec, or else the container's own.
 fn session(handle: &Handle, exec: String) -> String {
-    if exec.is_empty() { handle.registration.id.clone() } else { exec }
+    if exec.is_empty() { handle.id.clone() } else { exec }
 }
 
 // As with Docker, what has ended already need not be stopped.
 async fn stop(handle: &Handle, grace: Option<u64>, signal: i32) -> Result<(), Refusal> {
     if handle.status().exit.is_none() {
-        let session = handle.registration.id.clone();
+        let session = handle.id.clone();
         let asked = ask(handle, mux::Body::Stop(mux::Stop { session, signal, grace })).await;
         // It may have ended before it could be asked.
         if asked.is_err() && handle.status().exit.is_none() {

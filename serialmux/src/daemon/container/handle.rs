@@ -83,10 +83,12 @@ pub(super) enum Command {
 /// A container, for everybody but its own task.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    /// What it was registered with first. Who it is stays so: id, name, key.
-    pub(crate) registration: Registration,
+    /// Its id.
+    pub(crate) id: String,
+    /// Its name.
+    pub(crate) name: String,
     /// What it was registered with last.
-    latest: Mutex<Registration>,
+    registration: Mutex<Registration>,
     /// Id of its key.
     pub(crate) key_id: KeyId,
     /// Its VM's pipes that do not carry the link.
@@ -113,10 +115,10 @@ impl Handle {
         let key_id = Psk::derive(&registration.key).id();
         let task = task.abort_handle();
         let removed = AtomicBool::new(false);
-        let latest = Mutex::new(registration.clone());
         Self {
-            registration,
-            latest,
+            id: registration.id.clone(),
+            name: registration.name.clone(),
+            registration: Mutex::new(registration),
             key_id,
             idle,
             journal,
@@ -137,12 +139,10 @@ impl Handle {
         &self,
         again: Registration,
     ) -> Result<Option<Registration>, RegistryError> {
-        let again = Registration { created_us: self.registration.created_us, ..again };
-        let mut latest = self.latest();
-        let identity = |of: &Registration| (of.name.clone(), of.key.clone(), of.plain);
-        if identity(&again) != identity(&latest) {
-            let Registration { id, name, .. } = self.registration.clone();
-            return Err(RegistryError::Identity { id, name });
+        let mut latest = self.registration();
+        let again = Registration { created_us: latest.created_us, ..again };
+        if !again.is_of_the_same(&latest) {
+            return Err(RegistryError::Identity { id: self.id.clone(), name: self.name.clone() });
         }
         let shown = again.options.clone();
         if again != (Registration { options: shown, ..latest.clone() })
@@ -157,12 +157,12 @@ impl Handle {
 
     /// What it was registered with last.
     pub(crate) fn registered(&self) -> Registration {
-        self.latest().clone()
+        self.registration().clone()
     }
 
-    fn latest(&self) -> MutexGuard<'_, Registration> {
+    fn registration(&self) -> MutexGuard<'_, Registration> {
         // What is in there is whole whatever happened.
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registration.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known now.
