@@ -6,7 +6,7 @@
 //!              └── link ──▶ containervm run -i ──▶ serialmux ──▶ ttyS0 ──▶ tether┘
 //! ```
 //!
-//! A second VM has virtio-serial ports in the place of both. Both pipes are there all the time and take turns, so that whatever else the host does weighs on
+//! A second VM has virtio-serial ports in the place of both, a third connections over vsock. Both pipes are there all the time and take turns, so that whatever else the host does weighs on
 //! both. Only ratios are of interest; what they should be is in `TARGETS`. Nothing here is
 //! asserted but that the bytes are the right ones.
 
@@ -29,13 +29,16 @@ const OUT: usize = 2_000_000;
 const LINES: usize = 300_000;
 /// Bytes of a transfer in, which QEMU's serial port makes slow.
 const IN: usize = 200_000;
+/// The same over what is no serial line.
+const FAST_OUT: (Kind, usize) = (Kind::Random, 20 * OUT);
+const FAST_IN: (Kind, usize) = (Kind::Random, 50 * IN);
 /// Echoes asked for in a turn.
 const ECHOES: usize = 200;
 /// Cuts of the connection.
 const CUTS: usize = 10;
 
 /// What is aimed at.
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 14] = [
     Target::at_least("out, random bytes", 0.95),
     Target::at_least("out, log text", 4.0),
     Target::at_least("out, lines of seq, to bare bulk", 3.0),
@@ -47,6 +50,9 @@ const TARGETS: [Target; 11] = [
     Target::at_least("virtio: out, random bytes", 0.5),
     Target::at_most("virtio: echo of a byte, p50", 3.0),
     Target::at_most("virtio: echo of a byte, p99", 3.0),
+    Target::at_least("vsock: out, random bytes", 0.5),
+    Target::at_most("vsock: echo of a byte, p50", 3.0),
+    Target::at_most("vsock: echo of a byte, p99", 3.0),
 ];
 
 type Make = fn(&mut Machine, &mut Report, &mut dyn FnMut(&str)) -> Result<()>;
@@ -61,9 +67,7 @@ const OVER_VIRTIO: [Measurement; 4] = [
     Measurement {
         name: "virtio: out, random bytes",
         make: |machine, report, tell| {
-            let bytes = Kind::Random.bytes(20 * OUT);
-            let name = "virtio: out, random bytes";
-            compare(machine, name, report, tell, |pipe| pipe.takes_out(Kind::Random, &bytes))
+            out(machine, FAST_OUT, "virtio: out, random bytes", report, tell)
         },
     },
     Measurement {
@@ -79,9 +83,7 @@ const OVER_VIRTIO: [Measurement; 4] = [
     Measurement {
         name: "virtio: in, random bytes",
         make: |machine, report, tell| {
-            let bytes = Kind::Random.bytes(50 * IN);
-            let name = "virtio: in, random bytes";
-            compare(machine, name, report, tell, |pipe| pipe.puts_in(&bytes))
+            put_in(machine, FAST_IN, "virtio: in, random bytes", report, tell)
         },
     },
     Measurement {
@@ -90,25 +92,51 @@ const OVER_VIRTIO: [Measurement; 4] = [
     },
 ];
 
+/// Those in a VM with vsock.
+const OVER_VSOCK: [Measurement; 3] = [
+    Measurement {
+        name: "vsock: out, random bytes",
+        make: |machine, report, tell| {
+            out(machine, FAST_OUT, "vsock: out, random bytes", report, tell)
+        },
+    },
+    Measurement {
+        name: "vsock: in, random bytes",
+        make: |machine, report, tell| {
+            put_in(machine, FAST_IN, "vsock: in, random bytes", report, tell)
+        },
+    },
+    Measurement {
+        name: "vsock: echo of a byte",
+        make: |machine, report, tell| echoes(machine, "vsock: ", report, tell),
+    },
+];
+
 const MEASUREMENTS: [Measurement; 7] = [
     Measurement {
         name: "out, random bytes",
-        make: |machine, report, tell| out(machine, Kind::Random, "out, random bytes", report, tell),
+        make: |machine, report, tell| {
+            out(machine, (Kind::Random, OUT), "out, random bytes", report, tell)
+        },
     },
     Measurement {
         name: "out, log text",
-        make: |machine, report, tell| out(machine, Kind::Text, "out, log text", report, tell),
+        make: |machine, report, tell| {
+            out(machine, (Kind::Text, OUT), "out, log text", report, tell)
+        },
     },
     Measurement { name: "out, line by line", make: lines },
     Measurement {
         name: "in, random bytes",
         make: |machine, report, tell| {
-            put_in(machine, Kind::Random, "in, random bytes", report, tell)
+            put_in(machine, (Kind::Random, IN), "in, random bytes", report, tell)
         },
     },
     Measurement {
         name: "in, log text",
-        make: |machine, report, tell| put_in(machine, Kind::Text, "in, log text", report, tell),
+        make: |machine, report, tell| {
+            put_in(machine, (Kind::Text, IN), "in, log text", report, tell)
+        },
     },
     Measurement {
         name: "echo of a byte",
@@ -127,6 +155,7 @@ pub fn run(filter: Option<&str>, tell: &mut dyn FnMut(&str)) -> Result<String> {
     let vms = [
         (machine::Kind::Uart, "a bare serial port", &MEASUREMENTS[..]),
         (machine::Kind::Virtio, "a bare virtio-serial port", &OVER_VIRTIO[..]),
+        (machine::Kind::Vsock, "a bare connection over vsock", &OVER_VSOCK[..]),
     ];
     for (kind, port, all) in vms {
         let wanted = |it: &&Measurement| filter.is_none_or(|filter| it.name.contains(filter));
@@ -195,23 +224,23 @@ fn compare(
 
 fn out(
     machine: &mut Machine,
-    kind: Kind,
+    (kind, len): (Kind, usize),
     name: &str,
     report: &mut Report,
     tell: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let bytes = kind.bytes(OUT);
+    let bytes = kind.bytes(len);
     compare(machine, name, report, tell, |pipe| pipe.takes_out(kind, &bytes))
 }
 
 fn put_in(
     machine: &mut Machine,
-    kind: Kind,
+    (kind, len): (Kind, usize),
     name: &str,
     report: &mut Report,
     tell: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let bytes = kind.bytes(IN);
+    let bytes = kind.bytes(len);
     compare(machine, name, report, tell, |pipe| pipe.puts_in(&bytes))
 }
 

@@ -185,6 +185,15 @@ impl Lab {
         daemon
     }
 
+    /// The same, listening at a socket in the file system besides.
+    #[track_caller]
+    pub fn daemon_at(&self, socket: &Path) -> Program {
+        let socket = socket.display().to_string();
+        let daemon = self.start(self.command("serialmux", &["serve", "--listen-unix", &socket]));
+        daemon.expect("clients to");
+        daemon
+    }
+
     /// What has happened so far, by the daemon: action, and exit code or signal, in the order it was told.
     #[track_caller]
     #[must_use]

@@ -1,8 +1,7 @@
 //! The same link over each kind of pipe: bytes both ways, a pipe cut in the middle, serialmux restarted, and which is used.
 
-use qemu_tests::{Checkout, Lab, Program, Proxy, record, sha256, skip};
+use qemu_tests::{HostVsock, Lab, Program, Proxy, record, sha256, skip};
 use rustix::process::Signal;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Takes input to its end, then gives as much noise; says what it took and gave by hash.
@@ -73,23 +72,14 @@ fn output_and_input_arrive_as_they_left_over_a_virtio_port() {
 
 #[test]
 fn output_and_input_arrive_as_they_left_over_vsock() {
-    let tool = Checkout::built().tool("vhost-device-vsock");
-    if !tool.exists() {
-        return skip("vhost-device-vsock could not be installed");
-    }
     let lab = Lab::new();
-    let (vhost, uds) = (lab.path("vhost"), lab.path("uds"));
-    let host = format!("{}_2377", uds.display());
-    let daemon = lab.start(lab.command("serialmux", &["serve", "--listen-unix", &host]));
-    daemon.expect("clients to");
-    let mut vsock = Command::new(tool);
-    let device = format!("guest-cid=3,uds-path={},socket={}", uds.display(), vhost.display());
-    vsock.args(["--vm", &device]).env("CONTAINERVM_HOME", lab.home()).env("RUST_LOG", "warn");
-    let vsock = lab.start(vsock);
-    vsock.await_that("the socket of vhost-device-vsock", || vhost.exists());
-    let vhost = vhost.to_string_lossy().into_owned();
+    let Some(vsock) = HostVsock::start(&lab) else {
+        return skip("vhost-device-vsock is not there; `cargo qemu-tests` builds it");
+    };
+    let _daemon = lab.daemon_at(&vsock.port(2377));
+    let device = vsock.device();
     let run =
-        ["--pipe", "vsock", "--vsock-socket", &vhost, "--boot", "direct", "--name", "k", "-i"];
+        ["--pipe", "vsock", "--vsock-socket", &device, "--boot", "direct", "--name", "k", "-i"];
     let run = [&run[..], &["busybox", "sh", "-c"]].concat();
     goes_both_ways(&lab, "k", begin(&lab, &run, BOTH_WAYS), "vsock");
 }

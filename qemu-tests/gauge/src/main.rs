@@ -1,7 +1,8 @@
 //! The inner end of a measurement: does what it is told over a pipe, on that same pipe.
 //!
 //! One pipe is its standard input and output, which serialmux carries; the other, if the VM has it, a
-//! port of its own that nobody else touches: the number of a serial one, or the name of a virtio one. Both are served alike and at the same time. A
+//! port of its own that nobody else touches: the number of a serial one, the name of a virtio one, or `vsock:` and a
+//! number for a port of the host's. Both are served alike and at the same time. A
 //! command is a line; what answers `ready` tells behind that what `cpu` tells, for its beginning:
 //!
 //! | command | what happens |
@@ -17,10 +18,12 @@
 //! | `exit CODE` | ends |
 
 use gauge::{Kind, Sum};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
 use rustix::termios::{ControlModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{self, Error, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -30,13 +33,20 @@ use std::time::{Duration, Instant};
 /// What the kernel calls serial ports (`Documentation/admin-guide/devices.txt`): major 4, from 64.
 const SERIAL: (u32, u32) = (4, 64);
 
+/// The host's address on vsock (`VMADDR_CID_HOST` in vsock(7)).
+const HOST: u32 = 2;
+
 /// Whether standard error is to be left alone.
 static CALM: AtomicBool = AtomicBool::new(true);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(name) = arguments.get(1) {
-        let port = name.parse().map_or_else(|_| virtio_port(name), port);
+        let port = match (name.parse(), name.strip_prefix("vsock:").map(str::parse)) {
+            (Ok(number), _) => port(number),
+            (_, Some(Ok(number))) => vsock_port(number),
+            _ => virtio_port(name),
+        };
         match port.and_then(|port| Ok((port.try_clone()?, port))) {
             Ok((from, to)) => drop(spawn(move || finish(serve(from, to)))),
             Err(error) => {
@@ -87,19 +97,30 @@ fn port(number: u32) -> io::Result<File> {
 
 /// Opens the virtio-serial port called so, when its driver has come.
 fn virtio_port(name: &str) -> io::Result<File> {
+    let device = awaited(|| virtio_device(name)?.ok_or_else(|| ErrorKind::NotFound.into()))?;
+    let path = format!("/dev/{name}");
+    mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, device)?;
+    Ok(open(&path, OFlags::RDWR, Mode::empty())?.into())
+}
+
+/// Tries until it succeeds, for a minute: nobody is told that a driver has come.
+fn awaited<T>(mut find: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let limit = Instant::now() + Duration::from_secs(60);
     loop {
-        if let Some(device) = virtio_device(name)? {
-            let path = format!("/dev/{name}");
-            mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, device)?;
-            return Ok(open(&path, OFlags::RDWR, Mode::empty())?.into());
+        match find() {
+            Err(_) if Instant::now() < limit => std::thread::sleep(Duration::from_millis(50)),
+            found => return found,
         }
-        if Instant::now() > limit {
-            return Err(ErrorKind::NotFound.into());
-        }
-        // sysfs tells nobody when something is added to it.
-        std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Connects to a port of the host's over vsock, when its driver has come.
+fn vsock_port(number: u32) -> io::Result<File> {
+    awaited(|| {
+        let port = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None)?;
+        connect(port.as_raw_fd(), &VsockAddr::new(HOST, number))?;
+        Ok(port.into())
+    })
 }
 
 fn virtio_device(name: &str) -> io::Result<Option<u64>> {

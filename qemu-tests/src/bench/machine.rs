@@ -3,20 +3,26 @@
 use super::pipe::Pipe;
 use crate::checkout::Checkout;
 use crate::deadline::deadline;
+use crate::host_vsock::HostVsock;
 use crate::lab::Lab;
 use crate::monitor::Monitor;
+use crate::program::Program;
 use crate::proxy::Proxy;
 use anyhow::{Context as _, Result, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 const QEMU: &str = "qemu-system-x86_64";
 const NAME: &str = "bench";
+
 /// What the VM has beside its serial port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -24,13 +30,19 @@ pub(super) enum Kind {
     Uart,
     /// Both are virtio-serial ports.
     Virtio,
+    /// Both are connections over vsock.
+    Vsock,
 }
 
 /// The bare port, ttyS2.
 const PORT: u32 = 2;
 /// What the bare port is called where it has a name.
 const BARE: &str = "bare";
-/// Its interrupt: the usual one of a third port is shared with the first, which would disturb both.
+/// The host's port that it is over vsock.
+const BARE_PORT: u32 = 2378;
+/// Where serialmux listens on it.
+const LINK_PORT: u32 = 2377;
+/// The interrupt of ttyS2: the usual one of a third port is shared with the first, which would disturb both.
 const INTERRUPT: u32 = 5;
 /// After so long without a byte, what was on its way when a connection was cut has arrived. Less than
 /// the second after which QEMU calls again.
@@ -41,12 +53,43 @@ const QUIET: Duration = Duration::from_millis(300);
 pub(super) struct Machine {
     bare: Pipe,
     link: Pipe,
-    /// Where QEMU calls for the bare pipe.
-    bare_door: TcpListener,
+    /// Where QEMU, or what serves the VM's vsock, calls for the bare pipe.
+    bare_door: Door,
     /// Where it calls for the link since that was cut.
     proxy: Option<Proxy>,
     run: Child,
+    _vsock: Option<(HostVsock, Program)>,
     lab: Lab,
+}
+
+/// Where somebody calls.
+#[derive(Debug)]
+enum Door {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Door {
+    fn accept(&self) -> Result<Pipe> {
+        let fd = match self {
+            Self::Tcp(door) => door.as_fd(),
+            Self::Unix(door) => door.as_fd(),
+        };
+        let limit = Timespec::try_from(deadline()).ok();
+        let n = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], limit.as_ref())?;
+        ensure!(n > 0, "nobody called for the bare pipe in {} s", deadline().as_secs());
+        let (to, from): (OwnedFd, OwnedFd) = match self {
+            Self::Tcp(door) => {
+                let (stream, _) = door.accept()?;
+                (stream.try_clone()?.into(), stream.into())
+            }
+            Self::Unix(door) => {
+                let (stream, _) = door.accept()?;
+                (stream.try_clone()?.into(), stream.into())
+            }
+        };
+        Ok(Pipe::new(BARE, to, from))
+    }
 }
 
 impl Machine {
@@ -56,17 +99,28 @@ impl Machine {
         let image = lab.path("image");
         fs::create_dir(&image)?;
         fs::copy(Checkout::built().gauge(), image.join("gauge"))?;
-        let bare_door = TcpListener::bind("127.0.0.1:0")?;
-        let path = with_bare_port(&lab.path("bin"), kind, bare_door.local_addr()?.port())?;
         let image = image.display().to_string();
         let (pipe, port) = match kind {
             Kind::Uart => ("uart", PORT.to_string()),
             Kind::Virtio => ("virtio", BARE.to_owned()),
+            Kind::Vsock => ("vsock", format!("vsock:{BARE_PORT}")),
         };
-        let arguments = [
-            "run", "--rm", "-i", "--boot", "direct", "--pipe", pipe, "--name", NAME, &image,
-            "/gauge", &port,
-        ];
+        let (vsock, bare_door, path) = if kind == Kind::Vsock {
+            let vsock = HostVsock::start(&lab).context("vhost-device-vsock is not installed")?;
+            let daemon = lab.daemon_at(&vsock.port(LINK_PORT));
+            let door = Door::Unix(UnixListener::bind(vsock.port(BARE_PORT))?);
+            (Some((vsock, daemon)), door, std::env::var("PATH").context("PATH")?)
+        } else {
+            let door = TcpListener::bind("127.0.0.1:0")?;
+            let path = with_bare_port(&lab.path("bin"), kind, door.local_addr()?.port())?;
+            (None, Door::Tcp(door), path)
+        };
+        let device = vsock.as_ref().map(|(vsock, _)| vsock.device());
+        let mut arguments = vec!["run", "--rm", "-i", "--boot", "direct", "--pipe", pipe];
+        if let Some(device) = &device {
+            arguments.extend(["--vsock-socket", device]);
+        }
+        arguments.extend(["--name", NAME, &image, "/gauge", &port]);
         let mut run = lab
             .command("containervm", &arguments)
             .env("PATH", path)
@@ -74,12 +128,11 @@ impl Machine {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let (bare, _) = bare_door.accept()?;
+        let bare = bare_door.accept()?;
         let (to, from) = (run.stdin.take(), run.stdout.take());
         let (to, from) = (to.context("a pipe")?, from.context("a pipe")?);
-        let bare = Pipe::new("bare", bare.try_clone()?, bare);
-        let mut machine =
-            Self { bare, link: Pipe::new("link", to, from), bare_door, proxy: None, run, lab };
+        let link = Pipe::new("link", to, from);
+        let mut machine = Self { bare, link, bare_door, proxy: None, run, _vsock: vsock, lab };
         // Both answer only when the program runs; what firmware and kernel left on the bare port is
         // gone with its set-up.
         for pipe in machine.pipes().into_iter().rev() {
@@ -109,9 +162,8 @@ impl Machine {
         for _ in 0..n {
             self.bare.some()?;
             self.bare.hang_up()?;
-            let (stream, _) = self.bare_door.accept()?;
+            self.bare = self.bare_door.accept()?;
             let start = Instant::now();
-            self.bare = Pipe::new("bare", stream.try_clone()?, stream);
             self.bare.some()?;
             bare.push(start.elapsed());
         }
@@ -177,7 +229,7 @@ fn with_bare_port(dir: &Path, kind: Kind, port: u16) -> Result<String> {
     let qemu = qemu.with_context(|| format!("no {QEMU} on the path"))?;
     fs::create_dir(dir)?;
     let device = match kind {
-        Kind::Uart => {
+        Kind::Uart | Kind::Vsock => {
             format!("-device isa-serial,index={PORT},irq={INTERRUPT},chardev={BARE}")
         }
         Kind::Virtio => format!(

@@ -6,9 +6,8 @@ use crate::keys::{as_told, faulty, values_of_every_kind, vic};
 use crate::volumes::runs;
 use guestinfo::backdoor::{Protocol, Step};
 use hypervisor::{Hypervisor, vix};
-use qemu_tests::{Checkout, Program, Vmware, skip};
+use qemu_tests::{HostVsock, Program, Vmware, skip};
 use std::collections::BTreeMap;
-use std::process::Command;
 
 /// What of a VM's keys VMware shows to the VM.
 fn holding(pairs: &[(String, String)]) -> Hypervisor {
@@ -350,25 +349,18 @@ fn a_panic_of_the_agent_is_told_to_the_host() {
 
 #[test]
 fn a_host_that_is_reached_over_vsock_alone_is_asked_and_told_there() {
-    let tool = Checkout::built().tool("vhost-device-vsock");
-    if !tool.exists() {
+    let bench = Bench::new();
+    let Some(vsock) = HostVsock::start(&bench.lab) else {
         return skip("vhost-device-vsock is not there; `cargo qemu-tests` builds it");
-    }
+    };
     let id = id('9');
     let mut pairs = bare(&id, &["PATH=/bin".to_owned()]);
     runs(&mut pairs, &id, "echo up; exec sleep 100000");
-    let bench = Bench::new();
-    let (vhost, uds) = (bench.lab.path("vhost"), bench.lab.path("uds"));
-    let mut device = Command::new(tool);
-    let told = format!("guest-cid=3,uds-path={},socket={}", uds.display(), vhost.display());
-    device.args(["--vm", &told]).env("CONTAINERVM_HOME", bench.lab.home()).env("RUST_LOG", "warn");
-    let device = bench.lab.start(device);
-    device.await_that("the socket of vhost-device-vsock", || vhost.exists());
     let memory = "-object memory-backend-memfd,id=memory,size=512M,share=on \
                   -machine pc,memory-backend=memory ";
     let card = format!(
         "-chardev socket,id=vsock,path={} -device vhost-user-vsock-pci,chardev=vsock -qmp ",
-        vhost.display()
+        vsock.device()
     );
     // The driver comes after the config. So it is the agent's second life, after a panic, that asks anew and has it.
     let changes = [
@@ -382,7 +374,7 @@ fn a_host_that_is_reached_over_vsock_alone_is_asked_and_told_there() {
     vm.await_that("the driver", || {
         bench.console("vmware").contains("module vmw_vsock_virtio_transport loaded")
     });
-    host.moves_to_vsock(&uds);
+    host.moves_to_vsock(vsock.host());
     bench.lab.serialmux(["reload", &id]).finish();
     attached.finish().code(137).prints("up\n");
     vm.finish().code(0);
