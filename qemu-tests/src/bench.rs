@@ -33,7 +33,7 @@ const IN: usize = 200_000;
 const FAST_OUT: (Kind, usize) = (Kind::Random, 20 * OUT);
 const FAST_IN: (Kind, usize) = (Kind::Random, 50 * IN);
 /// Echoes asked for in a turn.
-const ECHOES: usize = 200;
+const ECHOES: usize = 600;
 /// Cuts of the connection.
 const CUTS: usize = 10;
 
@@ -269,7 +269,7 @@ fn echoes(
     report.times(&format!("{over}echo of a byte, p99"), bare.p99, link.p99);
     tell("  with standard error of the same process flooding the line");
     machine.link().say("flood")?;
-    let flooded = Percentiles::of(machine.link().echoes(ECHOES / 2)?);
+    let flooded = Percentiles::of(machine.link().echoes(ECHOES)?);
     report.times(&format!("{over}echo in a flood, p50 to bare p50"), bare.p50, flooded.p50);
     report.times(&format!("{over}echo in a flood, p99 to bare p50"), bare.p50, flooded.p99);
     machine.link().say("calm")
