@@ -139,6 +139,15 @@ struct Stored {
     mask: Option<Mask>,
 }
 
+/// Reads a network that may be left out: it is there if one of its own keys is. Others can lie below its key, those of
+/// an entry that is called like a path into another one.
+pub(crate) fn if_any<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<IpNet>, D::Error> {
+    let stored = Option::<Stored>::deserialize(deserializer)?;
+    Ok(stored.filter(|it| it.addr.is_some() || it.mask.is_some()).map(IpNet::from))
+}
+
 impl From<Stored> for IpNet {
     fn from(stored: Stored) -> Self {
         let addr = stored.addr.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ip| ip.0);

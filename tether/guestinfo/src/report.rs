@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::extraconfig::{Decoded, EncodeError, Header, Pairs, escape_nil, from_lookup, to_pairs};
-use crate::{DecodeErrors, Ip, IpNet, Timestamp};
+use crate::{DecodeErrors, Ip, IpNet, Timestamp, ip};
 
 /// What has become of a [`Spec`](crate::Spec).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -87,10 +87,10 @@ pub struct EndpointReport {
     #[serde(rename = ".configured")]
     pub configured: Started,
     /// Its address.
-    #[serde(rename = ".assigned")]
+    #[serde(rename = ".assigned", deserialize_with = "ip::if_any")]
     pub assigned: Option<IpNet>,
     /// Its gateway, with its network.
-    #[serde(rename = ".network/assigned/gateway")]
+    #[serde(rename = ".network/assigned/gateway", deserialize_with = "ip::if_any")]
     pub gateway: Option<IpNet>,
     /// The name servers in use.
     #[serde(rename = ".network/assigned/dns")]

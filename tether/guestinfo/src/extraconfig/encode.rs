@@ -1,6 +1,6 @@
 //! Encoding: a value that serde can describe, as extraconfig pairs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use serde::ser::{
@@ -65,14 +65,22 @@ pub fn to_pairs<T: Serialize + ?Sized>(
     value: &T,
     header: Header,
 ) -> Result<Vec<(String, String)>, EncodeError> {
-    let mut pairs = Vec::new();
-    value.serialize(Node { pairs: &mut pairs, key: Key::root(header) })?;
-    Ok(pairs)
+    let mut written = Written::default();
+    value.serialize(Node { written: &mut written, key: Key::root(header) })?;
+    Ok(written.pairs)
+}
+
+/// What was written of a value.
+#[derive(Default)]
+struct Written {
+    pairs: Vec<(String, String)>,
+    /// The canonical keys of all its fields, of those, too, that have no pair: a reader looks there.
+    fields: BTreeSet<String>,
 }
 
 /// A place to write one value to.
 struct Node<'a> {
-    pairs: &'a mut Vec<(String, String)>,
+    written: &'a mut Written,
     key: Key,
 }
 
@@ -82,7 +90,7 @@ impl<'a> Node<'a> {
     fn put<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
         match value.serialize(Text { in_list: false }) {
             Ok(text) => {
-                self.pairs.push((self.key.to_string(), text));
+                self.written.pairs.push((self.key.to_string(), text));
                 Ok(())
             }
             Err(TextError::Compound) => Err(self.shape("a compound value")),
@@ -172,7 +180,7 @@ impl<'a> Serializer for Node<'a> {
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<List<'a>, EncodeError> {
-        let index = self.pairs.len();
+        let index = self.written.pairs.len();
         Ok(List { node: self, texts: Vec::new(), items: 0, index })
     }
 
@@ -232,7 +240,10 @@ impl SerializeStruct for Node<'_> {
         value: &T,
     ) -> Result<(), EncodeError> {
         match self.key.field(name) {
-            Some(key) => value.serialize(Node { pairs: self.pairs, key }),
+            Some(key) => {
+                self.written.fields.insert(key.canonical());
+                value.serialize(Node { written: self.written, key })
+            }
             None => Ok(()),
         }
     }
@@ -261,7 +272,7 @@ impl SerializeSeq for List<'_> {
             Err(TextError::Compound) if self.texts.is_empty() => {
                 let key = self.node.key.item(self.items);
                 self.items += 1;
-                value.serialize(Node { pairs: self.node.pairs, key })?;
+                value.serialize(Node { written: self.node.written, key })?;
             }
             Err(TextError::Custom(message)) => return Err(EncodeError::Custom(message)),
             Ok(_) | Err(TextError::Compound) => {
@@ -272,7 +283,8 @@ impl SerializeSeq for List<'_> {
     }
 
     fn end(self) -> Result<(), EncodeError> {
-        let Self { node: Node { pairs, key }, texts, items, index } = self;
+        let Self { node: Node { written, key }, texts, items, index } = self;
+        let pairs = &mut written.pairs;
         let Some(last) = (texts.len() + items).checked_sub(1) else {
             return Ok(());
         };
@@ -316,7 +328,7 @@ impl ser::SerializeTupleStruct for List<'_> {
 /// A map being written; entries wait so that they follow their index, in its order.
 struct Map<'a> {
     node: Node<'a>,
-    entries: BTreeMap<String, Vec<(String, String)>>,
+    entries: BTreeMap<String, Written>,
     /// The entry whose value comes next.
     name: String,
 }
@@ -341,28 +353,44 @@ impl SerializeMap for Map<'_> {
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         let key = self.node.key.item(&self.name);
-        let pairs = self.entries.entry(std::mem::take(&mut self.name)).or_default();
-        value.serialize(Node { pairs, key })
+        let written = self.entries.entry(std::mem::take(&mut self.name)).or_default();
+        value.serialize(Node { written, key })
     }
 
     fn end(self) -> Result<(), EncodeError> {
-        let Node { pairs, key } = self.node;
+        let Node { written, key } = self.node;
         if self.entries.is_empty() {
             return Ok(());
         }
+        let twins = |first: &String, second: &String| {
+            let (key, first, second) = (key.to_string(), first.clone(), second.clone());
+            EncodeError::EntryTwins { key, first, second }
+        };
         let mut seen = HashMap::new();
         for name in self.entries.keys() {
             if let Some(first) = seen.insert(key.item(name).canonical(), name) {
-                return Err(EncodeError::EntryTwins {
-                    key: key.to_string(),
-                    first: first.clone(),
-                    second: name.clone(),
-                });
+                return Err(twins(first, name));
+            }
+        }
+        // A name can look like a path into another entry; that must not be to one of its fields.
+        let fields = self
+            .entries
+            .iter()
+            .flat_map(|(name, entry)| entry.fields.iter().map(move |field| (field.as_str(), name)));
+        let owners: HashMap<&str, &String> = fields.collect();
+        for (path, name) in &seen {
+            let above = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
+            let mut above = above.chain([path.as_str()]).filter_map(|part| owners.get(part));
+            if let Some(owner) = above.next() {
+                return Err(twins(owner, name));
             }
         }
         let names: Vec<&str> = self.entries.keys().map(String::as_str).collect();
-        pairs.push((key.to_string(), names.join("|")));
-        pairs.extend(self.entries.into_values().flatten());
+        written.pairs.push((key.to_string(), names.join("|")));
+        for entry in self.entries.into_values() {
+            written.pairs.extend(entry.pairs);
+            written.fields.extend(entry.fields);
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Ip, IpNet, IpRange};
+use crate::{Ip, IpNet, IpRange, ip};
 
 /// One network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -18,7 +18,7 @@ pub struct NetworkSpec {
     #[serde(rename = "/static")]
     pub is_static: bool,
     /// The address asked for.
-    #[serde(rename = "/ip")]
+    #[serde(rename = "/ip", deserialize_with = "ip::if_any")]
     pub ip: Option<IpNet>,
     /// The largest packet, bytes; 0 for the interface's own. Ours, at `guestinfo.vice./networks|NAME/mtu`.
     #[serde(rename = "/mtu", skip_serializing_if = "is_zero")]
@@ -63,7 +63,7 @@ pub struct RouteSpec {
     #[serde(rename = "/TrustLevel")]
     pub trust: TrustLevel,
     /// The gateway, with its network.
-    #[serde(rename = "/gateway")]
+    #[serde(rename = "/gateway", deserialize_with = "ip::if_any")]
     pub gateway: Option<IpNet>,
     /// Whether the default route goes there.
     #[serde(rename = "/default")]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{ContainerSpec, LinkSpec, Spec};
-use crate::IpNet;
 use crate::extraconfig::{DecodeError, Decoded, Header, Lookup, from_lookup};
+use crate::{IpNet, ip};
 
 /// The keys that tell the generations apart: today's first, then the older ones.
 pub(super) const SIGNS: [&str; 4] = [
@@ -46,7 +46,7 @@ struct Older {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OlderNetwork {
-    #[serde(rename = "/staticip")]
+    #[serde(rename = "/staticip", deserialize_with = "ip::if_any")]
     static_ip: Option<IpNet>,
 }
 

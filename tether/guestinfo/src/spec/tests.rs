@@ -70,6 +70,32 @@ fn networks_and_mounts_of_vic_are_read_whole() {
 }
 
 #[test]
+fn a_network_called_like_a_path_into_another_gives_that_no_address() {
+    let pairs = [
+        ("guestinfo.vice./networks", "c|c/ip/vlan|c/network/gateway/x"),
+        ("guestinfo.vice./networks|c/ip/vlan/static", "true"),
+        ("guestinfo.vice./networks|c/network/gateway/x/static", "true"),
+    ];
+    let networks = Spec::decode(pairs).value.unwrap().networks;
+    assert_eq!((networks["c"].ip, networks["c"].network.gateway), (None, None));
+    assert!(networks["c/ip/vlan"].is_static);
+}
+
+#[test]
+fn a_network_called_like_a_field_of_another_is_not_written() {
+    let written = |names: &[&str]| {
+        let networks = names.iter().map(|name| ((*name).to_owned(), NetworkSpec::default()));
+        Spec { networks: networks.collect(), ..Spec::default() }.to_vmx_pairs()
+    };
+    assert!(written(&["c", "c.d", "c/e/ip"]).is_ok());
+    for name in ["c/ip/Mask", "C.IP", "c/network/gateway/x"] {
+        let error = written(&["c", name]).unwrap_err();
+        let EncodeError::EntryTwins { first, second, .. } = error else { panic!("{error}") };
+        assert_eq!((first.as_str(), second.as_str()), ("c", name));
+    }
+}
+
+#[test]
 fn what_is_written_reads_back_through_a_vmx_file() {
     let mut spec = vic();
     let session = spec.sessions.get_mut(ID).unwrap();
