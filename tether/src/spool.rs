@@ -177,7 +177,7 @@ impl Spool {
 
     /// Reads on, if there is something to read and not enough read yet.
     pub fn fetch(&mut self, now: Instant) {
-        let n_readable = self.ring.len() - usize::from(self.writing.is_some());
+        let n_readable = self.ring.len().saturating_sub(self.writing.is_some().into());
         if self.reading.is_some() || n_readable == 0 || self.next_bytes >= MAX_RECORD as u64 {
             return;
         }
@@ -221,6 +221,13 @@ impl Spool {
         let Some(head) = Head::parse(&self.answer) else {
             return self.gone(&io::ErrorKind::InvalidData.into());
         };
+        let asked = match head.kind {
+            Kind::Write => self.writing.is_some(),
+            Kind::Read => self.reading.is_some(),
+        };
+        if !asked {
+            return self.gone(&io::ErrorKind::InvalidData.into());
+        }
         let error = io::Error::from_raw_os_error(head.number.cast_signed());
         match head.kind {
             Kind::Write if head.number == 0 => self.writing = None,
