@@ -61,6 +61,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often session and link take turns before other events are looked at.
 const ROUNDS: u32 = 8;
+/// The same as a time: only then does the runtime find out which other process has written something.
+const TURN: Duration = Duration::from_millis(2);
 
 /// Why the machine cannot be run. All of these end in a power-off.
 #[derive(Debug, Error)]
@@ -250,6 +252,10 @@ impl Agent {
 
     /// Waits for the next event.
     async fn next(&self, signals: &mut Signals, alarm: &mut Alarm) -> Result<Event, AgentError> {
+        if self.busy || self.sessions.are_due() {
+            // The runtime looks at descriptors and signals only when somebody waits, and nobody is going to.
+            tokio::task::yield_now().await;
+        }
         let deadline = self.deadline();
         let failed = |error| AgentError::Kernel { step: "wait for a timer", error };
         let announcement = async {
@@ -323,7 +329,7 @@ impl Agent {
 
     /// Does everything that can be done without waiting: what the link brings is for the sessions, and what they
     /// make of it goes out with the answer. What has gone out may make room for more, so this goes on
-    /// until there are no news, or for [`ROUNDS`]: then there is more to do at once.
+    /// until there are no news, or for [`ROUNDS`] or a [`TURN`]: then there is more to do at once.
     fn turn(&mut self) -> Result<(), AgentError> {
         self.look_around();
         self.upkeep.turn(&mut self.uplink);
@@ -338,6 +344,7 @@ impl Agent {
             self.hardware.process_runs();
         }
         self.busy = runs && self.hardware.load_next();
+        let until = Instant::now() + TURN;
         for round in 1..=ROUNDS {
             let mut news = Vec::new();
             self.uplink.hear(|item| news.push(item))?;
@@ -345,12 +352,15 @@ impl Agent {
             self.sessions.turn(&mut self.uplink)?;
             self.inside.turn(&mut self.uplink);
             let mut news = Vec::new();
-            self.uplink.speak(|item| news.push(item))?;
-            if news.is_empty() {
+            let more = self.uplink.speak(|item| news.push(item))?;
+            if news.is_empty() && !more {
                 break;
             }
             self.take_all(news)?;
-            self.busy |= round == ROUNDS;
+            if round == ROUNDS || until <= Instant::now() {
+                self.busy = true;
+                break;
+            }
         }
         let first = self.sessions.first();
         if first.is_over() && self.linger_until.is_none() {

@@ -27,6 +27,9 @@ use wire::Transport;
 
 use crate::{stdio, sys};
 
+/// When so many bytes were written to an emulated serial port, milliseconds have passed, in which some may have come.
+const UNLOOKED: usize = 256;
+
 /// An open pipe.
 #[derive(Debug)]
 pub struct Line {
@@ -34,6 +37,8 @@ pub struct Line {
     source: Source,
     state: State,
     piece: Piece,
+    /// Bytes written since the runtime, or a read, has looked for some to come.
+    unlooked: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +91,7 @@ impl Line {
     pub(crate) fn over(fd: OwnedFd, transport: Transport) -> io::Result<Self> {
         stdio::set_nonblocking(&fd)?;
         let source = Source::Plain(sys::watch(fd)?);
-        Ok(Self { transport, source, state: State::Open, piece: Piece::default() })
+        Ok(Self { transport, source, state: State::Open, piece: Piece::default(), unlooked: 0 })
     }
 
     fn connecting(fd: OwnedFd, transport: Transport) -> io::Result<Self> {
@@ -105,7 +110,7 @@ impl Line {
         let nested = Nested { fd, epoll, edges, readable: true, writable: true, wants_room };
         let state = if is_open { State::Open } else { State::Closed };
         let source = Source::Nested(nested);
-        Ok(Self { transport, source, state, piece: Piece::default() })
+        Ok(Self { transport, source, state, piece: Piece::default(), unlooked: 0 })
     }
 
     /// What kind it is.
@@ -205,7 +210,10 @@ impl Line {
         }
         match &mut self.source {
             Source::Plain(fd) => {
-                match later(stdio::read_some(fd, buffer))? {
+                let unlooked = std::mem::take(&mut self.unlooked) >= UNLOOKED;
+                let read =
+                    if unlooked { read_now(fd, buffer) } else { stdio::read_some(fd, buffer) };
+                match later(read)? {
                     // A raw tty without a sender has no end; zero bytes only say that nothing is there.
                     Some(0) if self.transport == Transport::Uart => Ok(None),
                     Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -281,6 +289,7 @@ impl Line {
                 let result = fd.try_io(Interest::WRITABLE, |fd| Ok(write(fd, bytes)?));
                 let taken = later(result)?;
                 self.piece.used(taken);
+                self.unlooked += taken.filter(|_| is_tty).unwrap_or(0);
                 Ok(taken)
             }
             Source::Resting(fd) => {
@@ -358,6 +367,16 @@ impl Nested {
     }
 }
 
+/// Reads what is there by now, whatever the runtime knows of it, which may be nothing yet.
+fn read_now(fd: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
+    let result = read(fd.get_ref(), buffer).map_err(io::Error::from);
+    if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        // So that it does not go on believing that something is there.
+        return fd.try_io(Interest::READABLE, |_| Err(io::ErrorKind::WouldBlock.into()));
+    }
+    result
+}
+
 fn has_room(fd: &OwnedFd) -> io::Result<bool> {
     Ok(!now(fd, PollFlags::POLLOUT)?.is_empty())
 }
@@ -405,6 +424,31 @@ mod tests {
         assert_eq!(far.read(&mut buffer).unwrap(), Some(PIECE));
         assert_eq!(buffer[..PIECE], sent[..PIECE]);
         assert_eq!(far.read(&mut buffer).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_has_come_while_much_was_written_is_read_though_the_runtime_knows_nothing_of_it() {
+        let (mut near, mut far) = pair(Transport::Uart);
+        let both_ready = std::future::poll_fn(|cx| near.poll_changed(cx, true));
+        both_ready.await.unwrap();
+        std::future::poll_fn(|cx| far.poll_changed(cx, true)).await.unwrap();
+        let mut buffer = [0; 2048];
+        assert_eq!(near.read(&mut buffer).unwrap(), None);
+        far.write(b"key").unwrap();
+        near.write(&[0; UNLOOKED - 1]).unwrap();
+        assert_eq!(near.read(&mut buffer).unwrap(), None);
+        near.write(&[0; UNLOOKED]).unwrap();
+        assert_eq!(near.read(&mut buffer).unwrap(), Some(3));
+        assert_eq!(near.read(&mut buffer).unwrap(), None);
+        // The runtime does not go on saying that something is there.
+        far.write(b"more").unwrap();
+        readable(&near).await;
+        near.write(&[0; UNLOOKED]).unwrap();
+        assert_eq!(near.read(&mut buffer).unwrap(), Some(4));
+        near.write(&[0; UNLOOKED]).unwrap();
+        assert_eq!(near.read(&mut buffer).unwrap(), None);
+        let told = std::future::poll_fn(|cx| Poll::Ready(near.poll_changed(cx, false).is_ready()));
+        assert!(!told.await);
     }
 
     #[test]

@@ -26,6 +26,9 @@ const LONG: usize = 64;
 /// 14 for each of the agent's turns, which cost more than the bytes.
 const REST: Duration = Duration::from_millis(2);
 
+/// A frame that occupies a serial port long enough for something to come meanwhile.
+const LONG_FRAME: usize = 256;
+
 /// The most that is read at once. A virtio-serial port gives a page at a time, a tty less.
 const READ: usize = 16 * 1024;
 
@@ -140,23 +143,29 @@ impl Pipes {
         }
     }
 
-    /// Hands frames to the lines as long as they take them. The next frame of the link is asked for only when
-    /// its line has room, so that what is most urgent then goes next.
+    /// Hands frames to the lines as long as they take them, a serial port one long frame: that can take milliseconds,
+    /// after which there may be something to hear, or something more urgent to say. Whether there is more that
+    /// could go at once. The next frame of the link is asked for only when its line has room, so that what is
+    /// most urgent then goes next.
     ///
     /// # Errors
     ///
     /// As [`receive`](Self::receive).
-    pub fn transmit(&mut self, link: &mut Link, now: Instant) -> io::Result<()> {
+    pub fn transmit(&mut self, link: &mut Link, now: Instant) -> io::Result<bool> {
+        let mut more = false;
         for transport in Transport::ALL {
             let place = &mut self.places[transport as usize];
-            if let Err(error) = place.transmit(link, now) {
-                self.lost(transport, error, now);
-                self.notice(transport, link, now);
-                // Those that want to take its place have something to say now, and wake us for it.
-                self.choose(link, now);
+            match place.transmit(link, now) {
+                Ok(has_more) => more |= has_more,
+                Err(error) => {
+                    self.lost(transport, error, now);
+                    self.notice(transport, link, now);
+                    // Those that want to take its place have something to say now, and wake us for it.
+                    self.choose(link, now);
+                }
             }
         }
-        self.is_any_left()
+        self.is_any_left().map(|()| more)
     }
 
     /// Waits for a reason to take another turn: bytes, room, a pipe that opens or closes.
@@ -320,13 +329,20 @@ impl Place {
         self.blocked = false;
     }
 
-    fn transmit(&mut self, link: &mut Link, now: Instant) -> io::Result<()> {
-        let Some(line) = self.line.as_mut().filter(|line| line.is_open()) else { return Ok(()) };
+    // Whether there is more for a line that takes more.
+    fn transmit(&mut self, link: &mut Link, now: Instant) -> io::Result<bool> {
+        let Some(line) = self.line.as_mut().filter(|line| line.is_open()) else {
+            return Ok(false);
+        };
         loop {
             let is_through = self.sent == self.frame.len();
             if is_through {
+                let was_long = self.frame.len() >= LONG_FRAME;
                 self.frame.clear();
                 self.sent = 0;
+                if was_long && self.transport == Transport::Uart {
+                    return Ok(self.standby.is_none() && link.may_transmit(now));
+                }
             }
             let more = match &mut self.standby {
                 // It has one thing to say at most.
@@ -336,19 +352,19 @@ impl Place {
             };
             self.blocked = more && !line.has_room()?;
             if !more {
-                return Ok(());
+                return Ok(false);
             }
             if self.blocked {
-                return self.gather(None);
+                return self.gather(None).map(|()| false);
             }
             if self.frame.is_empty() && !link.poll_transmit(now, &mut self.frame) {
-                return Ok(());
+                return Ok(false);
             }
             match line.write(&self.frame[self.sent..])? {
                 Some(len) => self.sent += len,
                 None => {
                     self.blocked = true;
-                    return self.gather(None);
+                    return self.gather(None).map(|()| false);
                 }
             }
         }

@@ -48,6 +48,11 @@ impl Bells {
         std::mem::take(&mut self.rung().keys)
     }
 
+    /// Whether one has rung since.
+    pub fn have_rung(&self) -> bool {
+        !self.rung().keys.is_empty()
+    }
+
     /// Waits until a bell has rung.
     ///
     /// # Cancel safety

@@ -177,6 +177,11 @@ impl Sessions {
         self.bells.wait().await;
     }
 
+    /// Whether [`wait`](Self::wait) would end at once.
+    pub fn are_due(&self) -> bool {
+        self.bells.have_rung()
+    }
+
     /// When the next turn is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)

@@ -170,27 +170,29 @@ impl Uplink {
         Ok(())
     }
 
-    /// Sends what can be sent without waiting, and hands news to `tell`: what has gone out has made room.
+    /// Sends what can be sent without waiting, and hands news to `tell`: what has gone out has made room. Whether
+    /// there is more to send at once, before which it is worth while to [`hear`](Self::hear).
     ///
     /// # Errors
     ///
     /// [`UplinkError`].
-    pub fn speak(&mut self, mut tell: impl FnMut(News)) -> Result<(), UplinkError> {
+    pub fn speak(&mut self, mut tell: impl FnMut(News)) -> Result<bool, UplinkError> {
         self.flush();
         self.pipes.choose(&mut self.link, self.clock.now());
-        self.pipes.transmit(&mut self.link, self.clock.now())?;
+        let more = self.pipes.transmit(&mut self.link, self.clock.now())?;
         // What has gone out makes room, and nobody else may ever tell those who wait for it.
         while let Some(event) = self.link.poll_event() {
             self.take(event, &mut tell)?;
         }
-        Ok(())
+        Ok(more)
     }
 
     /// Both.
     #[cfg(test)]
     pub(crate) fn turn(&mut self, mut tell: impl FnMut(News)) -> Result<(), UplinkError> {
         self.hear(&mut tell)?;
-        self.speak(tell)
+        while self.speak(&mut tell)? {}
+        Ok(())
     }
 
     /// Waits for a reason to take another turn: bytes, room on the line, or a timer of the link.

@@ -61,6 +61,12 @@ impl Transport {
 /// it can take.
 pub const UART_TRIGGER: usize = 14;
 
+/// How long an end is attentive after little has come.
+pub const ATTENTION: Duration = Duration::from_millis(100);
+
+/// Bytes of a record that are little: a keystroke's, a request's.
+pub(crate) const LITTLE: usize = 64;
+
 /// Bounds of a link.
 ///
 /// What one end holds is bounded by them, see [`memory_limit`](Self::memory_limit).
@@ -72,6 +78,9 @@ pub struct LinkConfig {
     pub first_packet: usize,
     /// How long one packet may occupy the line; sizes packets to the measured rate.
     pub packet_time: Duration,
+    /// The same while little comes from the peer, and has within [`ATTENTION`]: somebody types, or asks. What answers
+    /// that waits for a packet of something else.
+    pub attentive_packet_time: Duration,
     /// Most bytes on the way and not acknowledged. Larger costs latency, smaller throughput.
     pub window: usize,
     /// That many bytes may be on the way whatever the measured rate says. As much as `window` where
@@ -149,6 +158,7 @@ impl LinkConfig {
             max_packet: 4096,
             first_packet: 512,
             packet_time: Duration::from_millis(10),
+            attentive_packet_time: Duration::from_millis(1),
             window: 64 * 1024,
             least_window: 64 * 1024,
             send_buffer: 256 * 1024,
@@ -168,7 +178,11 @@ impl LinkConfig {
     pub fn uart_mux() -> Self {
         let (window, least_window) = (16 * 1024, 4 * 1024);
         let align = UART_TRIGGER;
-        Self { window, least_window, receive_window: 256 * 1024, align, ..Self::uart() }
+        let uart = Self::uart();
+        // What comes of a guest is its output: little of that asks for nothing.
+        let attentive_packet_time = uart.packet_time;
+        let receive_window = 256 * 1024;
+        Self { window, least_window, receive_window, align, attentive_packet_time, ..uart }
     }
 
     /// For a virtio-serial port: lossless while both ends stay, 10 to 500 MB/s. Output is held until
@@ -179,6 +193,7 @@ impl LinkConfig {
             first_packet: 4096,
             window: 512 * 1024,
             least_window: 256 * 1024,
+            attentive_packet_time: Duration::from_millis(10),
             send_buffer: 1024 * 1024,
             receive_window: 512 * 1024,
             ack_delay: Duration::from_millis(2),

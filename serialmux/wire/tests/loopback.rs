@@ -103,3 +103,46 @@ fn a_perfect_line_loses_nothing_at_full_packet_size() {
         assert_eq!(lost, (0, 0, 0), "{protection:?}");
     }
 }
+
+#[test]
+fn while_somebody_types_packets_are_short() {
+    let (mut guest, up) = guest(Protection::Sealed);
+    let open = Open { direction: Direction::ToGuest, class: Class::Terminal, label: vec![8] };
+    let down = guest.open_channel(open).unwrap();
+    let mut now = 0;
+    let mut mux = introduce(&mut guest, Protection::Sealed, &mut now);
+    let (output, mut received) = (vec![7; 64 * 1024], Vec::new());
+    // The next packet of a flood, over a line of 1 MB/s; until when, in µs, and how long it was.
+    let mut next = |keys: &[u8]| {
+        guest.write(up, &output);
+        mux.write(down, keys);
+        let mut line = Vec::new();
+        // Without one it is for the mux to release something, in a while.
+        let has_sent = guest.poll_transmit(Instant::from_micros(now), &mut line);
+        now += if has_sent { line.len() as u64 } else { 1000 };
+        let (at, len) = (Instant::from_micros(now), line.len());
+        mux.handle_bytes(at, &line);
+        receive(&mut mux, &mut received);
+        line.clear();
+        while mux.poll_transmit(at, &mut line) {}
+        guest.handle_bytes(at, &line);
+        guest.handle_timeout(at);
+        mux.handle_timeout(at);
+        while guest.poll_event().is_some() {}
+        (now, len)
+    };
+    let mut largest = |n, keys: &[u8]| (0..n).map(|_| next(keys)).max_by_key(|it| it.1).unwrap();
+    assert!(largest(300, b"").1 > 4000);
+    let (typed, _) = largest(1, b"x");
+    loop {
+        let (at, len) = largest(10, b"");
+        if at > typed + 100_000 {
+            break;
+        }
+        assert!(len < 1200, "{len} bytes, {} µs after a key", at - typed);
+    }
+    assert!(largest(20, b"").1 > 4000);
+    // What comes in bulk is nobody's typing.
+    largest(1, &[b'x'; 3000]);
+    assert!(largest(20, b"").1 > 4000);
+}

@@ -9,7 +9,10 @@ use super::{Pipes, REST};
 use crate::line::Line;
 use crate::peer::{connected, until};
 use crate::uplink::Uplink;
-use wire::{GuestIdentity, Instant, Link, LinkConfig, Protection, Psk, Standby, Transport};
+use wire::message::label;
+use wire::{
+    Class, Direction, GuestIdentity, Instant, Link, LinkConfig, Protection, Psk, Standby, Transport,
+};
 
 fn plug(uplink: &mut Uplink, transport: Transport) -> UnixStream {
     let (near, far) = UnixStream::pair().expect("a socket pair");
@@ -54,6 +57,23 @@ async fn a_better_pipe_takes_over_and_a_broken_one_is_left() {
         })
         .collect();
     assert_eq!(heard, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_serial_port_is_given_one_long_frame_before_something_is_heard() {
+    let (mut uplink, mut peer) = connected();
+    until(&mut uplink, &mut peer, turn, |_, peer| peer.channels.len() == 2).await;
+    let kind = label::Kind::Output(label::Output::default());
+    let channel = uplink.open(Direction::ToMux, Class::Log, kind).unwrap();
+    assert_eq!(uplink.link().write(channel, &[7; 100_000]), 100_000);
+    let mut n_frames = 0;
+    let step = |uplink: &mut Uplink, _: &mut crate::peer::Peer| {
+        uplink.hear(|_| {}).unwrap();
+        n_frames += u32::from(uplink.speak(|_| {}).unwrap());
+    };
+    let all = |peer: &crate::peer::Peer| peer.received.get(&channel).map_or(0, Vec::len) == 100_000;
+    until(&mut uplink, &mut peer, step, |_, peer| all(peer)).await;
+    assert!(n_frames >= 20, "{n_frames}");
 }
 
 #[tokio::test]

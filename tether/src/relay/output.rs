@@ -31,6 +31,9 @@ const CHUNK: usize = 4096;
 /// The same for output that packs well, and where the line takes as much at once as there is.
 const LARGE_CHUNK: usize = 16 * 1024;
 
+/// Less is not read at once, however small packets are: each entry has a head, and is packed by itself.
+const LEAST_CHUNK: usize = 512;
+
 /// What a packet has besides an entry: the head of its record, an acknowledgement.
 const BESIDES: usize = 64;
 
@@ -41,7 +44,7 @@ const MIN_ROOM: usize = 512;
 /// one whose bytes cost more than the turns of the agent it is one: what comes next waits behind it.
 const AHEAD: usize = 4;
 
-/// The least of it, in bytes.
+/// The least of the former, in bytes.
 const LEAST_AHEAD: usize = 2 * 1024;
 
 /// Output of a terminal that is kept while no multiplexer is there. Less than the channel could hold: whoever
@@ -51,7 +54,7 @@ const TERMINAL_ALONE: usize = 32 * 1024;
 /// Reads in one turn, so that a flood of output starves nobody.
 const READS_PER_TURN: usize = 4;
 
-/// A read of less is a crumb.
+/// A read of less is a crumb, however little a packet holds.
 const CRUMB: usize = 1024;
 
 /// How long more is waited for after a crumb.
@@ -274,7 +277,7 @@ impl OutputRelay {
             self.buffer = buffer;
         }
         self.floods = floods;
-        if moved && !floods && len_read < CRUMB {
+        if moved && !floods && len_read < self.crumb(link) {
             self.rest = Some(Instant::now() + REST);
         }
         match (moved, stdio.output_ended() && self.is_passed_on()) {
@@ -357,14 +360,26 @@ impl OutputRelay {
 
     /// The largest piece worth reading at once.
     fn chunk(&self, link: &Link) -> usize {
-        let packs = self.packed * 3 < self.bytes;
-        if self.floods && (packs || !link.is_scarce()) {
-            return LARGE_CHUNK;
+        let most = if self.floods { LARGE_CHUNK } else { CHUNK };
+        match link.is_live() && link.is_scarce() {
+            true => self.filling(link).clamp(LEAST_CHUNK, most),
+            false => most,
         }
-        match filling(link) {
-            little if little < LEAST_AHEAD => CHUNK,
-            filling => filling.min(CHUNK),
+    }
+
+    /// A read of less is a crumb.
+    fn crumb(&self, link: &Link) -> usize {
+        if link.is_scarce() {
+            (self.filling(link) / 2).clamp(CRUMB, LARGE_CHUNK / 2)
+        } else {
+            CRUMB
         }
+    }
+
+    /// Bytes of the process that fill a packet as they have packed so far.
+    fn filling(&self, link: &Link) -> usize {
+        let packs = self.bytes.checked_div(self.packed).unwrap_or(1).max(1);
+        filling(link).saturating_mul(usize::try_from(packs).unwrap_or(usize::MAX))
     }
 
     /// Payload bytes that the channel takes now in one entry.
@@ -382,7 +397,7 @@ impl OutputRelay {
     /// How many bytes may wait for their first turn on the line.
     fn ahead(&self, link: &Link) -> usize {
         match link.is_live() {
-            true if link.is_scarce() => filling(link).max(LEAST_AHEAD),
+            true if link.is_scarce() => filling(link).max(LEAST_CHUNK),
             true => (link.packet_limit() * AHEAD).max(LEAST_AHEAD),
             false if self.tty => TERMINAL_ALONE,
             false => usize::MAX,

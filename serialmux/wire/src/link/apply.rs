@@ -3,7 +3,7 @@
 use super::inflight::{Carried, Told};
 use super::{Channel, Event, FIRST_CREDIT, Half, Link, Owes};
 use crate::channel::{ChannelId, Class, Direction};
-use crate::config::REWIND;
+use crate::config::{LITTLE, REWIND};
 use crate::digest::Digest;
 use crate::record::{Ack, Record, RecordError, Records, ResetCode};
 use crate::recv::{RecvError, RecvHalf};
@@ -129,6 +129,9 @@ impl Link {
             Record::Close { text, .. } => return Err(Breach::Closed(text.to_owned())),
             Record::Data { channel, offset, fin, bytes } => {
                 asks.urgent |= fin;
+                if let Some(live) = self.live.as_mut().filter(|_| bytes.len() <= LITTLE) {
+                    live.asked_at = Some(now);
+                }
                 self.data(channel, offset, fin, bytes)?;
             }
         }

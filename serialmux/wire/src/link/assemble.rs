@@ -3,7 +3,7 @@
 use super::inflight::Carried;
 use super::{Channel, Half, Link};
 use crate::channel::{ChannelId, Direction};
-use crate::config::{LinkConfig, REWIND};
+use crate::config::{ATTENTION, LinkConfig, REWIND};
 use crate::digest::Digest;
 use crate::frame;
 use crate::record::{self, Record, data_overhead};
@@ -78,6 +78,9 @@ impl Link {
     }
 
     fn assemble(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        if let Some(live) = &mut self.live {
+            live.asked_at.take_if(|at| now.since(*at) >= ATTENTION);
+        }
         let Some(live) = &self.live else { return false };
         let may_elicit = live.in_flight.bytes() < self.window();
         let limit = self.packet_limit();
@@ -302,7 +305,9 @@ impl Link {
         let Some(live) = &self.live else { return 0 };
         let most = self.config.max_packet.min(live.session.peer().max_packet).max(MIN_PACKET);
         let wanted = live.rtt.rate().map_or(self.config.first_packet, |rate| {
-            let bytes = u128::from(rate) * self.config.packet_time.as_micros() / 1_000_000;
+            let LinkConfig { packet_time, attentive_packet_time, .. } = self.config;
+            let time = if live.asked_at.is_some() { attentive_packet_time } else { packet_time };
+            let bytes = u128::from(rate) * time.as_micros() / 1_000_000;
             usize::try_from(bytes).unwrap_or(usize::MAX)
         });
         wanted.clamp(MIN_PACKET, most)

@@ -240,6 +240,8 @@ struct Live {
     probe_at: Option<Instant>,
     backoff: Duration,
     heard_at: Instant,
+    /// When little came last, while that is no longer ago than an attentive end remembers.
+    asked_at: Option<Instant>,
 }
 
 impl Live {
@@ -261,6 +263,7 @@ impl Live {
             probe_at: None,
             backoff: Duration::ZERO,
             heard_at: now,
+            asked_at: None,
         }
     }
 
