@@ -13,7 +13,7 @@
 //! | `in N` | answers `ready`, reads N bytes, answers their [`Sum`] |
 //! | `echo N` | answers `ready`, reads N bytes and writes each back |
 //! | `pulse` | answers `ready`, writes numbers, one each millisecond, until it gets a byte |
-//! | `flood` | writes text to standard error until it is told `calm` |
+//! | `flood` | writes text to standard error until it is told `calm`, answers `ready` when a megabyte is through |
 //! | `cpu` | answers how long the processor has been idle, and the time, both in ms |
 //! | `exit CODE` | ends |
 
@@ -26,7 +26,7 @@ use std::io::{self, Error, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{scope, spawn};
 use std::time::{Duration, Instant};
 
@@ -201,7 +201,10 @@ fn perform(line: &str, from: &mut File, to: &mut File) -> io::Result<Option<u8>>
         ["pulse"] => pulse(from, to)?,
         ["flood"] => {
             CALM.store(false, Ordering::Relaxed);
-            drop(spawn(flood));
+            let (sender, begun) = channel();
+            drop(spawn(move || flood(&sender)));
+            begun.recv().map_err(|_| Error::other("nobody takes the flood"))?;
+            ready(to)?;
         }
         ["calm"] => CALM.store(true, Ordering::Relaxed),
         ["cpu"] => to.write_all(format!("{}\n", cpu()?).as_bytes())?,
@@ -258,13 +261,17 @@ fn beat(to: &mut File, stop: &Receiver<()>) -> io::Result<()> {
     to.write_all(b"over\n")
 }
 
-fn flood() {
+fn flood(begun: &Sender<()>) {
     let bytes = Kind::Text.bytes(1 << 20);
     let mut errors = io::stderr();
-    for piece in bytes.chunks(4096).cycle() {
-        if CALM.load(Ordering::Relaxed) || errors.write_all(piece).is_err() {
-            return;
+    loop {
+        for piece in bytes.chunks(4096) {
+            if CALM.load(Ordering::Relaxed) || errors.write_all(piece).is_err() {
+                return;
+            }
         }
+        // Nobody listens after the first.
+        let _told = begun.send(());
     }
 }
 

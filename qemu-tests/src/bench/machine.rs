@@ -58,6 +58,7 @@ pub(super) struct Machine {
     /// Where it calls for the link since that was cut.
     proxy: Option<Proxy>,
     run: Child,
+    execs: Vec<Child>,
     _vsock: Option<(HostVsock, Program)>,
     lab: Lab,
 }
@@ -132,7 +133,8 @@ impl Machine {
         let (to, from) = (run.stdin.take(), run.stdout.take());
         let (to, from) = (to.context("a pipe")?, from.context("a pipe")?);
         let link = Pipe::new("link", to, from);
-        let mut machine = Self { bare, link, bare_door, proxy: None, run, _vsock: vsock, lab };
+        let mut machine =
+            Self { bare, link, bare_door, proxy: None, run, execs: Vec::new(), _vsock: vsock, lab };
         // Both answer only when the program runs; what firmware and kernel left on the bare port is
         // gone with its set-up.
         for pipe in machine.pipes().into_iter().rev() {
@@ -194,11 +196,25 @@ impl Machine {
         Ok([bare, link])
     }
 
+    /// The same program beside the first, over the link.
+    pub(super) fn exec(&mut self) -> Result<Pipe> {
+        let mut exec = self.lab.command("serialmux", &["exec", "-i", NAME, "/gauge"]);
+        let exec = exec.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut exec = exec.spawn()?;
+        let (to, from) = (exec.stdin.take(), exec.stdout.take());
+        self.execs.push(exec);
+        Ok(Pipe::new("exec", to.context("a pipe")?, from.context("a pipe")?))
+    }
+
     /// Ends the program, and with it the VM.
     pub(super) fn end(mut self) -> Result<()> {
         self.link.say("exit 9")?;
         let status = self.run.wait()?;
         ensure!(status.code() == Some(9), "the VM ended with {status}, not with 9");
+        for mut exec in self.execs {
+            let status = exec.wait()?;
+            ensure!(status.success(), "an exec ended with {status}");
+        }
         Ok(())
     }
 

@@ -10,8 +10,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant, Sleep};
 
-/// Between two looks at a flood.
-const REST: Duration = Duration::from_millis(1);
+/// Between two looks at a flood: until the next tick of the runtime's clock, which has one each millisecond.
+const REST: Duration = Duration::from_micros(100);
 /// Bytes in a millisecond that are no flood: twice as many as a person's screen takes.
 const CALM: i64 = 100;
 /// A burst so long is none either: a full screen.
