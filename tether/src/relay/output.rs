@@ -54,6 +54,9 @@ const TERMINAL_ALONE: usize = 32 * 1024;
 /// Reads in one turn, so that a flood of output starves nobody.
 const READS_PER_TURN: usize = 4;
 
+/// Bytes from which it is told how well a process's output packs, half of them the older half.
+const LATELY: u64 = 128 * 1024;
+
 /// A read of less is a crumb, however little a packet holds.
 const CRUMB: usize = 1024;
 
@@ -84,8 +87,8 @@ pub struct OutputRelay {
     tty: bool,
     /// Payload bytes passed on.
     bytes: u64,
-    /// Bytes the channel has taken for them.
-    packed: u64,
+    /// The last of them, and the bytes the channel has taken for those.
+    lately: [u64; 2],
     /// Whether the last read filled its buffer.
     floods: bool,
     buffer: Vec<u8>,
@@ -108,7 +111,7 @@ impl OutputRelay {
             backlog: None,
             tty,
             bytes: 0,
-            packed: 0,
+            lately: [0; 2],
             floods: false,
             buffer: Vec::new(),
             entry: Vec::new(),
@@ -326,6 +329,7 @@ impl OutputRelay {
             Kept::Output { stream, time_us, bytes } => {
                 self.writer.push(*stream, *time_us, bytes, &mut self.entry);
                 self.bytes += bytes.len() as u64;
+                self.lately[0] += bytes.len() as u64;
             }
             Kept::Gap(gap) => self.writer.gap(gap, &mut self.entry),
         }
@@ -343,7 +347,10 @@ impl OutputRelay {
         };
         let taken = link.write(self.channel, bytes);
         debug_assert_eq!(taken, bytes.len(), "the room was asked for");
-        self.packed += bytes.len() as u64;
+        self.lately[1] += bytes.len() as u64;
+        if self.lately[0] > LATELY {
+            self.lately = self.lately.map(|n| n / 2);
+        }
     }
 
     /// Payload bytes that can be read now.
@@ -376,9 +383,10 @@ impl OutputRelay {
         }
     }
 
-    /// Bytes of the process that fill a packet as they have packed so far.
+    /// Bytes of the process that fill a packet as they have packed lately.
     fn filling(&self, link: &Link) -> usize {
-        let packs = self.bytes.checked_div(self.packed).unwrap_or(1).max(1);
+        let [plain, packed] = self.lately;
+        let packs = plain.checked_div(packed).unwrap_or(1).max(1);
         filling(link).saturating_mul(usize::try_from(packs).unwrap_or(usize::MAX))
     }
 
