@@ -2,7 +2,7 @@
 
 mod steps;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use qemu_tests::Checkout;
 use qemu_tests::tally::{Counts, Tally};
@@ -85,6 +85,12 @@ fn main() -> ExitCode {
 fn bench(cli: &Cli) -> Result<bool> {
     let tell = &mut |line: &str| eprintln!("qemu-tests: {line}");
     steps::bring_in(&|line| eprintln!("qemu-tests: {line}"), true)?;
+    let checkout = Checkout::here();
+    if let Some(step) = steps::vsock(&checkout) {
+        tell(step.name);
+        let (counts, _) = run(&checkout, &step)?;
+        ensure!(counts.failed == 0, "{} failed", step.name);
+    }
     println!("{}", qemu_tests::bench::run(cli.filter.as_deref(), tell)?);
     Ok(true)
 }

@@ -93,7 +93,7 @@ fn unit(cli: &Cli) -> Vec<Step> {
 }
 
 /// A host's vsock without a kernel that serves it. Building it takes a minute, once.
-fn vsock(checkout: &Checkout) -> Option<Step> {
+pub(crate) fn vsock(checkout: &Checkout) -> Option<Step> {
     if checkout.tool("vhost-device-vsock").exists() {
         return None;
     }
