@@ -67,6 +67,17 @@ fn receive(mux: &mut Link, received: &mut Vec<u8>) {
     }
 }
 
+/// The mux takes what has come, and the guest what it says to that.
+fn answer(guest: &mut Link, mux: &mut Link, received: &mut Vec<u8>, at: Instant) {
+    receive(mux, received);
+    let mut line = Vec::new();
+    while mux.poll_transmit(at, &mut line) {}
+    guest.handle_bytes(at, &line);
+    guest.handle_timeout(at);
+    mux.handle_timeout(at);
+    while guest.poll_event().is_some() {}
+}
+
 #[test]
 fn a_perfect_line_loses_nothing_at_full_packet_size() {
     for protection in [Protection::Sealed, Protection::Plain] {
@@ -89,13 +100,7 @@ fn a_perfect_line_loses_nothing_at_full_packet_size() {
                 largest = largest.max(line.len());
                 mux.handle_bytes(at, &line);
             }
-            receive(&mut mux, &mut received);
-            line.clear();
-            while mux.poll_transmit(at, &mut line) {}
-            guest.handle_bytes(at, &line);
-            guest.handle_timeout(at);
-            mux.handle_timeout(at);
-            while guest.poll_event().is_some() {}
+            answer(&mut guest, &mut mux, &mut received, at);
         }
         assert!(received == sent);
         assert!(largest > 4000, "packets grow with the line's rate; the largest was {largest}");
@@ -122,13 +127,7 @@ fn while_somebody_types_packets_are_short() {
         now += if has_sent { line.len() as u64 } else { 1000 };
         let (at, len) = (Instant::from_micros(now), line.len());
         mux.handle_bytes(at, &line);
-        receive(&mut mux, &mut received);
-        line.clear();
-        while mux.poll_transmit(at, &mut line) {}
-        guest.handle_bytes(at, &line);
-        guest.handle_timeout(at);
-        mux.handle_timeout(at);
-        while guest.poll_event().is_some() {}
+        answer(&mut guest, &mut mux, &mut received, at);
         (now, len)
     };
     let mut largest = |n, keys: &[u8]| (0..n).map(|_| next(keys)).max_by_key(|it| it.1).unwrap();
