@@ -30,8 +30,10 @@ const LINES: usize = 300_000;
 /// Bytes of a transfer in, which QEMU's serial port makes slow.
 const IN: usize = 200_000;
 /// The same over what is no serial line.
-const FAST_OUT: (Kind, usize) = (Kind::Random, 20 * OUT);
-const FAST_IN: (Kind, usize) = (Kind::Random, 50 * IN);
+const FAST_OUT: What = What::Out(Kind::Random, 20 * OUT);
+const FAST_IN: What = What::In(Kind::Random, 50 * IN);
+/// The measurement of echoes, behind what it is measured over.
+const ECHO: &str = "echo of a byte";
 /// Echoes asked for in a turn.
 const ECHOES: usize = 600;
 /// Cuts of the connection.
@@ -55,95 +57,74 @@ const TARGETS: [Target; 14] = [
     Target::at_most("vsock: echo of a byte, p99", 3.0),
 ];
 
-type Make = fn(&mut Machine, &mut Report, &mut dyn FnMut(&str)) -> Result<()>;
+/// One measurement; what is said of it begins with its name.
+struct Measurement(&'static str, What);
 
-struct Measurement {
-    name: &'static str,
-    make: Make,
+#[derive(Clone, Copy)]
+enum What {
+    /// So many bytes out.
+    Out(Kind, usize),
+    /// So many bytes in.
+    In(Kind, usize),
+    /// Lines out, each written by itself.
+    LineByLine,
+    /// The same, and as `seq` writes them, both also against the best that the bare port can do.
+    Lines,
+    Echoes,
+    Reconnects,
 }
 
 /// Those in a VM with virtio-serial ports.
 const OVER_VIRTIO: [Measurement; 4] = [
-    Measurement {
-        name: "virtio: out, random bytes",
-        make: |machine, report, tell| {
-            out(machine, FAST_OUT, "virtio: out, random bytes", report, tell)
-        },
-    },
-    Measurement {
-        name: "virtio: out, line by line",
-        make: |machine, report, tell| {
-            let text: String = (1..=LINES).map(|i| format!("{i}\n")).collect();
-            let name = "virtio: out, line by line";
-            compare(machine, name, report, tell, |pipe| {
-                pipe.takes_lines("lines", LINES, text.as_bytes())
-            })
-        },
-    },
-    Measurement {
-        name: "virtio: in, random bytes",
-        make: |machine, report, tell| {
-            put_in(machine, FAST_IN, "virtio: in, random bytes", report, tell)
-        },
-    },
-    Measurement {
-        name: "virtio: echo of a byte",
-        make: |machine, report, tell| echoes(machine, "virtio: ", report, tell),
-    },
+    Measurement("virtio: out, random bytes", FAST_OUT),
+    Measurement("virtio: out, line by line", What::LineByLine),
+    Measurement("virtio: in, random bytes", FAST_IN),
+    Measurement("virtio: echo of a byte", What::Echoes),
 ];
 
 /// Those in a VM with vsock.
 const OVER_VSOCK: [Measurement; 3] = [
-    Measurement {
-        name: "vsock: out, random bytes",
-        make: |machine, report, tell| {
-            out(machine, FAST_OUT, "vsock: out, random bytes", report, tell)
-        },
-    },
-    Measurement {
-        name: "vsock: in, random bytes",
-        make: |machine, report, tell| {
-            put_in(machine, FAST_IN, "vsock: in, random bytes", report, tell)
-        },
-    },
-    Measurement {
-        name: "vsock: echo of a byte",
-        make: |machine, report, tell| echoes(machine, "vsock: ", report, tell),
-    },
+    Measurement("vsock: out, random bytes", FAST_OUT),
+    Measurement("vsock: in, random bytes", FAST_IN),
+    Measurement("vsock: echo of a byte", What::Echoes),
 ];
 
 const MEASUREMENTS: [Measurement; 7] = [
-    Measurement {
-        name: "out, random bytes",
-        make: |machine, report, tell| {
-            out(machine, (Kind::Random, OUT), "out, random bytes", report, tell)
-        },
-    },
-    Measurement {
-        name: "out, log text",
-        make: |machine, report, tell| {
-            out(machine, (Kind::Text, OUT), "out, log text", report, tell)
-        },
-    },
-    Measurement { name: "out, line by line", make: lines },
-    Measurement {
-        name: "in, random bytes",
-        make: |machine, report, tell| {
-            put_in(machine, (Kind::Random, IN), "in, random bytes", report, tell)
-        },
-    },
-    Measurement {
-        name: "in, log text",
-        make: |machine, report, tell| {
-            put_in(machine, (Kind::Text, IN), "in, log text", report, tell)
-        },
-    },
-    Measurement {
-        name: "echo of a byte",
-        make: |machine, report, tell| echoes(machine, "", report, tell),
-    },
-    Measurement { name: "connection cut while output comes", make: reconnects },
+    Measurement("out, random bytes", What::Out(Kind::Random, OUT)),
+    Measurement("out, log text", What::Out(Kind::Text, OUT)),
+    Measurement("out, line by line", What::Lines),
+    Measurement("in, random bytes", What::In(Kind::Random, IN)),
+    Measurement("in, log text", What::In(Kind::Text, IN)),
+    Measurement(ECHO, What::Echoes),
+    Measurement("connection cut while output comes", What::Reconnects),
 ];
+
+impl Measurement {
+    fn make(
+        &self,
+        machine: &mut Machine,
+        report: &mut Report,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let Self(name, what) = *self;
+        match what {
+            What::Out(kind, len) => {
+                let bytes = kind.bytes(len);
+                compare(machine, name, report, tell, |pipe| pipe.takes_out(kind, &bytes)).map(drop)
+            }
+            What::In(kind, len) => {
+                let bytes = kind.bytes(len);
+                compare(machine, name, report, tell, |pipe| pipe.puts_in(&bytes)).map(drop)
+            }
+            What::LineByLine => line_by_line(machine, "lines", name, report, tell).map(drop),
+            What::Lines => lines(machine, report, tell),
+            What::Echoes => {
+                echoes(machine, name.strip_suffix(ECHO).unwrap_or_default(), report, tell)
+            }
+            What::Reconnects => reconnects(machine, report),
+        }
+    }
+}
 
 /// Measures everything, or only what has `filter` in its name, telling `tell` where it is; the table
 /// at the end.
@@ -158,7 +139,7 @@ pub fn run(filter: Option<&str>, tell: &mut dyn FnMut(&str)) -> Result<String> {
         (machine::Kind::Vsock, "a bare connection over vsock", &OVER_VSOCK[..]),
     ];
     for (kind, port, all) in vms {
-        let wanted = |it: &&Measurement| filter.is_none_or(|filter| it.name.contains(filter));
+        let wanted = |it: &&Measurement| filter.is_none_or(|filter| it.0.contains(filter));
         let mut wanted = all.iter().filter(wanted).peekable();
         if wanted.peek().is_none() {
             continue;
@@ -166,8 +147,8 @@ pub fn run(filter: Option<&str>, tell: &mut dyn FnMut(&str)) -> Result<String> {
         tell(&format!("booting a VM with {port} beside the link's"));
         let mut machine = Machine::boot(kind)?;
         for measurement in wanted {
-            tell(measurement.name);
-            (measurement.make)(&mut machine, &mut report, tell)?;
+            tell(measurement.0);
+            measurement.make(&mut machine, &mut report, tell)?;
         }
         machine.end()?;
     }
@@ -208,52 +189,38 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A measurement's rates and use of the processor, as rows of the report.
+/// A measurement's rates and use of the processor, as rows of the report; the link's rate.
 fn compare(
     machine: &mut Machine,
     name: &str,
     report: &mut Report,
     tell: &mut dyn FnMut(&str),
     measure: impl FnMut(&mut Pipe) -> Result<Took>,
-) -> Result<()> {
+) -> Result<f64> {
     let [bare, link] = in_turns(machine, tell, measure)?;
     report.rates(name, bare.rate, link.rate);
     report.cpu(name, bare.cpu, link.cpu);
-    Ok(())
+    Ok(link.rate)
 }
 
-fn out(
+fn line_by_line(
     machine: &mut Machine,
-    (kind, len): (Kind, usize),
+    command: &str,
     name: &str,
     report: &mut Report,
     tell: &mut dyn FnMut(&str),
-) -> Result<()> {
-    let bytes = kind.bytes(len);
-    compare(machine, name, report, tell, |pipe| pipe.takes_out(kind, &bytes))
-}
-
-fn put_in(
-    machine: &mut Machine,
-    (kind, len): (Kind, usize),
-    name: &str,
-    report: &mut Report,
-    tell: &mut dyn FnMut(&str),
-) -> Result<()> {
-    let bytes = kind.bytes(len);
-    compare(machine, name, report, tell, |pipe| pipe.puts_in(&bytes))
+) -> Result<f64> {
+    let text: String = (1..=LINES).map(|i| format!("{i}\n")).collect();
+    let took = |pipe: &mut Pipe| pipe.takes_lines(command, LINES, text.as_bytes());
+    compare(machine, name, report, tell, took)
 }
 
 fn lines(machine: &mut Machine, report: &mut Report, tell: &mut dyn FnMut(&str)) -> Result<()> {
-    let text: String = (1..=LINES).map(|i| format!("{i}\n")).collect();
     for (command, name) in [("lines", "out, line by line"), ("seq", "out, lines of seq")] {
-        let took = |pipe: &mut Pipe| pipe.takes_lines(command, LINES, text.as_bytes());
-        let [bare, link] = in_turns(machine, tell, took)?;
-        report.rates(name, bare.rate, link.rate);
-        report.cpu(name, bare.cpu, link.cpu);
+        let link = line_by_line(machine, command, name, report, tell)?;
         // Set against the best that the bare port can do.
         let bulk = machine.bare().takes_out(Kind::Random, &Kind::Random.bytes(OUT))?;
-        report.rates(&format!("{name}, to bare bulk"), bulk.rate, link.rate);
+        report.rates(&format!("{name}, to bare bulk"), bulk.rate, link);
     }
     Ok(())
 }
@@ -309,7 +276,7 @@ impl Percentiles {
     }
 }
 
-fn reconnects(machine: &mut Machine, report: &mut Report, _: &mut dyn FnMut(&str)) -> Result<()> {
+fn reconnects(machine: &mut Machine, report: &mut Report) -> Result<()> {
     let [bare, link] = machine.cut_while_output_comes(CUTS)?;
     ensure!(bare.len() == CUTS && link.len() == CUTS, "a connection did not come back");
     let [bare, link] = [bare, link].map(|it| Percentiles::of(it).p50);

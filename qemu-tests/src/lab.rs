@@ -180,16 +180,19 @@ impl Lab {
     pub fn daemon(&self, port: &str) -> Program {
         let mut command = self.command("serialmux", &["serve"]);
         command.env("SERIALMUX_LISTEN", format!("127.0.0.1:{port}"));
-        let daemon = self.start(command);
-        daemon.expect("clients to");
-        daemon
+        self.serve(command)
     }
 
     /// The same, listening at a socket in the file system besides.
     #[track_caller]
     pub fn daemon_at(&self, socket: &Path) -> Program {
         let socket = socket.display().to_string();
-        let daemon = self.start(self.command("serialmux", &["serve", "--listen-unix", &socket]));
+        self.serve(self.command("serialmux", &["serve", "--listen-unix", &socket]))
+    }
+
+    #[track_caller]
+    fn serve(&self, command: Command) -> Program {
+        let daemon = self.start(command);
         daemon.expect("clients to");
         daemon
     }

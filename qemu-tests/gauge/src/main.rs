@@ -18,6 +18,7 @@
 //! | `exit CODE` | ends |
 
 use gauge::{Kind, Sum};
+use nix::libc::VMADDR_CID_HOST;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
 use rustix::termios::{ControlModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
@@ -32,9 +33,6 @@ use std::time::{Duration, Instant};
 
 /// What the kernel calls serial ports (`Documentation/admin-guide/devices.txt`): major 4, from 64.
 const SERIAL: (u32, u32) = (4, 64);
-
-/// The host's address on vsock (`VMADDR_CID_HOST` in vsock(7)).
-const HOST: u32 = 2;
 
 /// Whether standard error is to be left alone.
 static CALM: AtomicBool = AtomicBool::new(true);
@@ -118,7 +116,7 @@ fn awaited<T>(mut find: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 fn vsock_port(number: u32) -> io::Result<File> {
     awaited(|| {
         let port = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None)?;
-        connect(port.as_raw_fd(), &VsockAddr::new(HOST, number))?;
+        connect(port.as_raw_fd(), &VsockAddr::new(VMADDR_CID_HOST, number))?;
         Ok(port.into())
     })
 }

@@ -101,20 +101,30 @@ impl Machine {
         fs::create_dir(&image)?;
         fs::copy(Checkout::built().gauge(), image.join("gauge"))?;
         let image = image.display().to_string();
-        let (pipe, port) = match kind {
-            Kind::Uart => ("uart", PORT.to_string()),
-            Kind::Virtio => ("virtio", BARE.to_owned()),
-            Kind::Vsock => ("vsock", format!("vsock:{BARE_PORT}")),
+        let (pipe, port, device) = match kind {
+            Kind::Uart => {
+                let device = format!("isa-serial,index={PORT},irq={INTERRUPT},chardev={BARE}");
+                ("uart", PORT.to_string(), Some(("", device)))
+            }
+            Kind::Virtio => {
+                let device = format!(
+                    "virtio-serial-pci,id=bareports \
+                     -device virtserialport,bus=bareports.0,nr=1,chardev={BARE},name={BARE}"
+                );
+                // Without Nagle's algorithm, as the link's own pipe is.
+                ("virtio", BARE.to_owned(), Some((",nodelay=on", device)))
+            }
+            Kind::Vsock => ("vsock", format!("vsock:{BARE_PORT}"), None),
         };
-        let (vsock, bare_door, path) = if kind == Kind::Vsock {
+        let (vsock, bare_door, path) = if let Some((options, device)) = device {
+            let door = TcpListener::bind("127.0.0.1:0")?;
+            let port = format!("{}{options}", door.local_addr()?.port());
+            (None, Door::Tcp(door), with_bare_port(&lab.path("bin"), &device, &port)?)
+        } else {
             let vsock = HostVsock::start(&lab).context("vhost-device-vsock is not installed")?;
             let daemon = lab.daemon_at(&vsock.port(LINK_PORT));
             let door = Door::Unix(UnixListener::bind(vsock.port(BARE_PORT))?);
             (Some((vsock, daemon)), door, std::env::var("PATH").context("PATH")?)
-        } else {
-            let door = TcpListener::bind("127.0.0.1:0")?;
-            let path = with_bare_port(&lab.path("bin"), kind, door.local_addr()?.port())?;
-            (None, Door::Tcp(door), path)
         };
         let device = vsock.as_ref().map(|(vsock, _)| vsock.device());
         let mut arguments = vec!["run", "--rm", "-i", "--boot", "direct", "--pipe", pipe];
@@ -130,9 +140,7 @@ impl Machine {
             .stderr(Stdio::null())
             .spawn()?;
         let bare = bare_door.accept()?;
-        let (to, from) = (run.stdin.take(), run.stdout.take());
-        let (to, from) = (to.context("a pipe")?, from.context("a pipe")?);
-        let link = Pipe::new("link", to, from);
+        let link = Pipe::of_child("link", &mut run)?;
         let mut machine =
             Self { bare, link, bare_door, proxy: None, run, execs: Vec::new(), _vsock: vsock, lab };
         // Both answer only when the program runs; what firmware and kernel left on the bare port is
@@ -201,9 +209,9 @@ impl Machine {
         let mut exec = self.lab.command("serialmux", &["exec", "-i", NAME, "/gauge"]);
         let exec = exec.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut exec = exec.spawn()?;
-        let (to, from) = (exec.stdin.take(), exec.stdout.take());
+        let pipe = Pipe::of_child("exec", &mut exec)?;
         self.execs.push(exec);
-        Ok(Pipe::new("exec", to.context("a pipe")?, from.context("a pipe")?))
+        Ok(pipe)
     }
 
     /// Ends the program, and with it the VM.
@@ -238,26 +246,16 @@ fn daemon(dir: &Path) -> Result<SocketAddr> {
     Ok(rest.split('"').next().unwrap_or_default().parse()?)
 }
 
-/// A search path on which QEMU has one more port: a program of its name before it.
-fn with_bare_port(dir: &Path, kind: Kind, port: u16) -> Result<String> {
+/// A search path on which QEMU has one more device, which calls at a port of this host (with options of QEMU's): a program
+/// of its name before it.
+fn with_bare_port(dir: &Path, device: &str, port: &str) -> Result<String> {
     let path = std::env::var("PATH").context("PATH")?;
     let qemu = std::env::split_paths(&path).map(|dir| dir.join(QEMU)).find(|it| it.is_file());
     let qemu = qemu.with_context(|| format!("no {QEMU} on the path"))?;
     fs::create_dir(dir)?;
-    let device = match kind {
-        Kind::Uart | Kind::Vsock => {
-            format!("-device isa-serial,index={PORT},irq={INTERRUPT},chardev={BARE}")
-        }
-        Kind::Virtio => format!(
-            "-device virtio-serial-pci,id=bareports \
-             -device virtserialport,bus=bareports.0,nr=1,chardev={BARE},name={BARE}"
-        ),
-    };
-    // Without Nagle's algorithm where the link's own pipe is without it.
-    let nodelay = if kind == Kind::Virtio { ",nodelay=on" } else { "" };
     let script = format!(
         "#!/bin/sh\nexec {} \"$@\" \
-         -chardev socket,id={BARE},host=127.0.0.1,port={port},server=off,reconnect=1{nodelay} {device}\n",
+         -chardev socket,id={BARE},server=off,reconnect=1,host=127.0.0.1,port={port} -device {device}\n",
         qemu.display()
     );
     fs::write(dir.join(QEMU), script)?;

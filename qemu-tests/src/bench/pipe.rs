@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// A pipe to the program.
@@ -28,6 +29,12 @@ impl Pipe {
         from: impl Into<OwnedFd>,
     ) -> Self {
         Self { name, to: File::from(to.into()), from: File::from(from.into()), ahead: Vec::new() }
+    }
+
+    /// Of a child's standard input and output, which are pipes.
+    pub(super) fn of_child(name: &'static str, child: &mut Child) -> Result<Self> {
+        let (to, from) = (child.stdin.take(), child.stdout.take());
+        Ok(Self::new(name, to.context("no standard input")?, from.context("no standard output")?))
     }
 
     /// What it is called.
