@@ -27,8 +27,8 @@ use wire::Transport;
 
 use crate::{stdio, sys};
 
-/// When so many bytes were written to an emulated serial port, milliseconds have passed, in which some may have come.
-const UNLOOKED: usize = 256;
+/// Bytes that occupy a serial port for so long that some may have come meanwhile.
+pub const LONG_WRITE: usize = 256;
 
 /// An open pipe.
 #[derive(Debug)]
@@ -210,7 +210,7 @@ impl Line {
         }
         match &mut self.source {
             Source::Plain(fd) => {
-                let unlooked = std::mem::take(&mut self.unlooked) >= UNLOOKED;
+                let unlooked = std::mem::take(&mut self.unlooked) >= LONG_WRITE;
                 let read =
                     if unlooked { read_now(fd, buffer) } else { stdio::read_some(fd, buffer) };
                 match later(read)? {
@@ -435,17 +435,17 @@ mod tests {
         let mut buffer = [0; 2048];
         assert_eq!(near.read(&mut buffer).unwrap(), None);
         far.write(b"key").unwrap();
-        near.write(&[0; UNLOOKED - 1]).unwrap();
+        near.write(&[0; LONG_WRITE - 1]).unwrap();
         assert_eq!(near.read(&mut buffer).unwrap(), None);
-        near.write(&[0; UNLOOKED]).unwrap();
+        near.write(&[0; LONG_WRITE]).unwrap();
         assert_eq!(near.read(&mut buffer).unwrap(), Some(3));
         assert_eq!(near.read(&mut buffer).unwrap(), None);
         // The runtime does not go on saying that something is there.
         far.write(b"more").unwrap();
         readable(&near).await;
-        near.write(&[0; UNLOOKED]).unwrap();
+        near.write(&[0; LONG_WRITE]).unwrap();
         assert_eq!(near.read(&mut buffer).unwrap(), Some(4));
-        near.write(&[0; UNLOOKED]).unwrap();
+        near.write(&[0; LONG_WRITE]).unwrap();
         assert_eq!(near.read(&mut buffer).unwrap(), None);
         let told = std::future::poll_fn(|cx| Poll::Ready(near.poll_changed(cx, false).is_ready()));
         assert!(!told.await);

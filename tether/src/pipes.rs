@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use wire::{Duration, Instant, Link, Standby, Transport};
 
 use crate::ladder::Ladder;
-use crate::line::{Line, virtio, vsock};
+use crate::line::{LONG_WRITE, Line, virtio, vsock};
 use crate::uevent::Uevent;
 
 /// The most reads of a pipe in one turn, so that a chattering peer starves nobody.
@@ -25,9 +25,6 @@ const LONG: usize = 64;
 /// How long the rest of such a frame is gathered. A serial port of 100 KB/s brings 200 bytes meanwhile, in place of
 /// 14 for each of the agent's turns, which cost more than the bytes.
 const REST: Duration = Duration::from_millis(2);
-
-/// A frame that occupies a serial port long enough for something to come meanwhile.
-const LONG_FRAME: usize = 256;
 
 /// The most that is read at once. A virtio-serial port gives a page at a time, a tty less.
 const READ: usize = 16 * 1024;
@@ -337,7 +334,7 @@ impl Place {
         loop {
             let is_through = self.sent == self.frame.len();
             if is_through {
-                let was_long = self.frame.len() >= LONG_FRAME;
+                let was_long = self.frame.len() >= LONG_WRITE;
                 self.frame.clear();
                 self.sent = 0;
                 if was_long && self.transport == Transport::Uart {

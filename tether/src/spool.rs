@@ -177,7 +177,7 @@ impl Spool {
 
     /// Reads on, if there is something to read and not enough read yet.
     pub fn fetch(&mut self, now: Instant) {
-        let n_readable = self.ring.len().saturating_sub(self.writing.is_some().into());
+        let n_readable = self.ring.len() - usize::from(self.writing.is_some());
         if self.reading.is_some() || n_readable == 0 || self.next_bytes >= MAX_RECORD as u64 {
             return;
         }

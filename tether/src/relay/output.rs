@@ -28,7 +28,7 @@ use crate::stdio::{self, Output, Stdio};
 /// its reader only with its last byte.
 const CHUNK: usize = 4096;
 
-/// The same for output that packs well, and where the line takes as much at once as there is.
+/// The same while output floods, as far as it packs well or the line takes as much at once as there is.
 const LARGE_CHUNK: usize = 16 * 1024;
 
 /// Less is not read at once, however small packets are: each entry has a head, and is packed by itself.
