@@ -42,8 +42,8 @@ const BARE: &str = "bare";
 const BARE_PORT: u32 = 2378;
 /// Where serialmux listens on it.
 const LINK_PORT: u32 = 2377;
-/// The interrupt of ttyS2: the usual one of a third port is shared with the first, which would disturb both.
-const INTERRUPT: u32 = 5;
+/// The interrupt of ttyS2: triggered by levels, as the link's is, and of no other device that uses one.
+const INTERRUPT: u32 = 10;
 /// After so long without a byte, what was on its way when a connection was cut has arrived. Less than
 /// the second after which QEMU calls again.
 const QUIET: Duration = Duration::from_millis(300);

@@ -9,7 +9,7 @@
 //! | `pvscsi` | `pvscsi` with `scsi-hd` |
 //! | `cdrom-image` | `ide-cd`, first in the boot order |
 //! | `vmxnet3`, `e1000`, `e1000e` | the same, with user-mode networking and no boot ROM |
-//! | `serialN` | `isa-serial` of the same number |
+//! | `serialN` | `isa-serial` of the same number; the first with an interrupt of its own (`SERIAL0_IRQ`) |
 //! | `containervm.pipe` | `virtserialport` called [`PORT_NAME`], `vhost-vsock-pci`, or `vhost-user-vsock-pci` with memory that its program can share |
 //! | `guestinfo.*` | the whole file as `opt/containervm.vmx` in fw_cfg |
 
@@ -37,6 +37,12 @@ pub const QMP_SOCKET: &str = "qmp.sock";
 pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// See [`OVMF_CODE`].
 pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The interrupt of serial0. A serial port's own, 4, is triggered by edges: an emulated port, which has room again as
+/// soon as a byte is written to it, makes one for each byte, and that costs two fifths of what the byte
+/// does. Of this one QEMU tells the guest that levels trigger it (`ACPI_BUILD_PCI_IRQS` in `hw/i386/acpi-common.c`: 5,
+/// 9, 10 and 11), and neither SeaBIOS nor OVMF leads a PCI device to it.
+const SERIAL0_IRQ: u32 = 5;
+
 /// The name by which the agent finds its virtio-serial port.
 pub const PORT_NAME: &str = "org.containervm.serial0";
 /// What a host has whose kernel serves vsock.
@@ -304,7 +310,8 @@ impl Arguments {
     fn serial(&mut self, index: u32, backing: &SerialBacking) {
         let id = format!("serial{index}");
         self.option("-chardev", &chardev(&id, backing));
-        self.option("-device", &format!("isa-serial,index={index},chardev={id}"));
+        let irq = if index == 0 { format!(",irq={SERIAL0_IRQ}") } else { String::new() };
+        self.option("-device", &format!("isa-serial,index={index}{irq},chardev={id}"));
     }
 
     fn fast_pipe(&mut self, pipe: &FastPipe) {
@@ -429,7 +436,7 @@ mod tests {
             "-chardev",
             "socket,id=serial0,host=127.0.0.1,port=2377,server=off,reconnect=1",
             "-device",
-            "isa-serial,index=0,chardev=serial0",
+            "isa-serial,index=0,irq=5,chardev=serial0",
             "-chardev",
             &format!("file,id=serial1,path={dir}/console.log"),
             "-device",
@@ -507,7 +514,7 @@ mod tests {
         };
         let check = |lines: &str, parts: &[&str]| {
             let line = line(lines);
-            assert!(line.contains(" isa-serial,index=0,chardev=serial0 "), "{line}");
+            assert!(line.contains(" isa-serial,index=0,irq=5,chardev=serial0 "), "{line}");
             parts.iter().for_each(|part| assert!(line.contains(part), "{part:?} not in {line}"));
         };
         check(
