@@ -135,7 +135,7 @@ fn while_somebody_types_packets_are_short() {
     let (typed, _) = largest(1, b"x");
     loop {
         let (at, len) = largest(10, b"");
-        if at > typed + 100_000 {
+        if at > typed + u64::try_from(wire::config::ATTENTION.as_micros()).unwrap() {
             break;
         }
         assert!(len < 1200, "{len} bytes, {} µs after a key", at - typed);

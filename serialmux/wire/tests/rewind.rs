@@ -44,7 +44,7 @@ fn opening(id: u32, label: &'static [u8], written: u64) -> Record<'static> {
 fn said(link: &mut Link, now: Instant) -> Vec<String> {
     let mut line = Vec::new();
     while link.poll_transmit(now, &mut line) {}
-    let (mut deframer, mut input, mut said) = (Deframer::new(8192), &line[..], Vec::new());
+    let (mut deframer, mut input, mut said) = (Deframer::new(32 * 1024), &line[..], Vec::new());
     while let Some(Frame::Packet { packet, .. }) = deframer.next(&mut input) {
         if packet.first().is_some_and(|first| first & 0x1f == 6) {
             let body = &packet[6..packet.len() - 4];

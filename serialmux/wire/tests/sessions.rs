@@ -21,7 +21,7 @@ use wire::{
 fn accepts(link: &mut Link, now: Instant) -> Vec<u64> {
     let mut line = Vec::new();
     while link.poll_transmit(now, &mut line) {}
-    let (mut deframer, mut input, mut found) = (Deframer::new(8192), &line[..], Vec::new());
+    let (mut deframer, mut input, mut found) = (Deframer::new(32 * 1024), &line[..], Vec::new());
     while let Some(Frame::Packet { packet, .. }) = deframer.next(&mut input) {
         let body = packet.get(6..packet.len() - 4).unwrap_or_default();
         for record in Records::new(body).flatten() {
@@ -137,4 +137,42 @@ fn a_hello_that_is_replayed_does_not_end_the_session_that_is_up() {
         assert_eq!(&mux.read(id, 99)[..], b"goes on");
     }
     assert_eq!(guest.stats().sessions, sessions, "none of them made a session");
+}
+
+#[test]
+fn a_little_is_not_sent_with_much_else_while_somebody_types() {
+    let (psk, agent) = (Psk::derive(b"key"), "sessions".to_owned());
+    let identity = GuestIdentity { psk, protection: Protection::Sealed, boot_id: [1; 16], agent };
+    let mut guest = Link::guest(LinkConfig::uart(), identity, entropy(1), at(0));
+    let mut open =
+        |direction, class| guest.open_channel(Open { direction, class, label: vec![7] }).unwrap();
+    let input = open(Direction::ToGuest, Class::Exec);
+    let echo = open(Direction::ToMux, Class::Exec);
+    let flood = open(Direction::ToMux, Class::Log);
+    let (mut mux, _) = meet(&mut guest, at(0), 10);
+    exchange(&mut guest, &mut mux, at(100));
+
+    let frames = |guest: &mut Link, mux: &mut Link, now| {
+        assert_eq!((guest.write(echo, b"x"), guest.write(flood, &[7; 600])), (1, 600));
+        let (mut line, mut lens) = (Vec::new(), Vec::new());
+        while guest.poll_transmit(now, &mut line) {
+            mux.handle_bytes(now, &line);
+            lens.push(line.len());
+            line.clear();
+        }
+        assert_eq!(&mux.read(echo, 99)[..], b"x");
+        lens[0]
+    };
+    let first = frames(&mut guest, &mut mux, at(200_000));
+    assert!(first > 200, "nobody types: {first}");
+    exchange(&mut guest, &mut mux, at(200_100));
+    mux.write(input, b"x");
+    exchange(&mut guest, &mut mux, at(300_000));
+    assert!(guest.is_attentive(at(300_000)));
+    let first = frames(&mut guest, &mut mux, at(300_100));
+    assert!(first < 100, "somebody waits for it: {first}");
+    exchange(&mut guest, &mut mux, at(300_200));
+    assert!(!guest.is_attentive(at(900_000)));
+    let first = frames(&mut guest, &mut mux, at(900_000));
+    assert!(first > 200, "nobody types any more: {first}");
 }

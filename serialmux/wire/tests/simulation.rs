@@ -143,18 +143,19 @@ fn a_mux_killed_at_any_byte_loses_no_output() {
     cut_everywhere(false, true);
 }
 
-// Window × loss on a line of 90 KB/s: what share of the line's bytes is output, in per mille.
+// Line and window × loss: what share of the line's bytes is output, in per mille.
 fn goodput() -> String {
-    let mut table = String::from("one byte lost in    never   20000    5000    1000\n");
-    for window in [4, 16, 64] {
-        table += &format!("window {window:>2} KiB    ");
+    let mut table = String::from("    one byte lost in    never   20000    5000    1000\n");
+    for (rate, window) in [(90_000u64, 4), (90_000, 16), (90_000, 64), (1_000_000, 64)] {
+        table += &format!("{:>4} KB/s, {window:>2} KiB   ", rate / 1_000);
+        let len = 100_000 * rate.div_ceil(100_000);
         for drop in [0, 20_000, 5_000, 1_000] {
-            let mut plan = Plan::clean(1, 90_000, vec![100_000], 0);
+            let mut plan = Plan::clean(1, rate, vec![usize::try_from(len).unwrap()], 0);
             plan.faults.drop = drop;
             plan.window = window * 1024;
             let mut world = World::new(plan);
             world.run(600 * SECOND);
-            table += &format!("{:>8}", 100_000 * 1_000 * SECOND / 90_000 / world.now);
+            table += &format!("{:>8}", len * 1_000 * SECOND / rate / world.now);
         }
         table.push('\n');
     }

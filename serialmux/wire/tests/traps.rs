@@ -207,7 +207,7 @@ fn a_terminal_flood_and_bulk_do_not_starve_each_other() {
 }
 
 fn data_in(line: &[u8]) -> Vec<(ChannelId, u64)> {
-    let mut deframer = wire::frame::Deframer::new(8192);
+    let mut deframer = wire::frame::Deframer::new(32 * 1024);
     let (mut input, mut found) = (line, Vec::new());
     while let Some(wire::frame::Frame::Packet { packet, .. }) = deframer.next(&mut input) {
         let body = &packet[6..packet.len() - 4];

@@ -1,6 +1,8 @@
 //! What arrived is put into effect, record by record.
 
+use super::assemble::MIN_PACKET;
 use super::inflight::{Carried, Told};
+use super::sizing::Sizing;
 use super::{Channel, Event, FIRST_CREDIT, Half, Link, Owes};
 use crate::channel::{ChannelId, Class, Direction};
 use crate::config::{LITTLE, REWIND};
@@ -129,7 +131,8 @@ impl Link {
             Record::Close { text, .. } => return Err(Breach::Closed(text.to_owned())),
             Record::Data { channel, offset, fin, bytes } => {
                 asks.urgent |= fin;
-                if let Some(live) = self.live.as_mut().filter(|_| bytes.len() <= LITTLE) {
+                let is_little = (1..=LITTLE).contains(&bytes.len());
+                if let Some(live) = self.live.as_mut().filter(|_| is_little) {
                     live.asked_at = Some(now);
                 }
                 self.data(channel, offset, fin, bytes)?;
@@ -368,11 +371,17 @@ impl Link {
     // ---- acknowledgements ----
 
     fn acknowledged(&mut self, now: Instant, within: u64, ack: &Ack) -> Result<(), Breach> {
+        let limit = self.packet_limit();
         let Some(live) = &mut self.live else { return Ok(()) };
-        let next = live.next_number;
-        let told = live.in_flight.acknowledged(now, next, within, ack).ok_or(Breach::Ack)?;
-        let Told { arrived, lost, n_lost, newest_sent, delivered } = told;
+        let (next, large) = (live.next_number, Sizing::evidence(limit));
+        let told = live.in_flight.acknowledged(now, next, (within, ack), large);
+        let Told { arrived, lost, n_lost, large, newest_sent, delivered } =
+            told.ok_or(Breach::Ack)?;
         self.stats.lost += n_lost;
+        match large {
+            (_, true) => live.sizing.lost(limit, MIN_PACKET),
+            (bytes, false) => live.sizing.arrived(bytes),
+        }
         if let Some(sent_at) = newest_sent {
             let delay = Duration::from_micros(ack.delay_us.min(1_000_000));
             live.rtt.sample(now.since(sent_at).saturating_sub(delay));

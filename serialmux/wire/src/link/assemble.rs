@@ -3,7 +3,7 @@
 use super::inflight::Carried;
 use super::{Channel, Half, Link};
 use crate::channel::{ChannelId, Direction};
-use crate::config::{ATTENTION, LinkConfig, REWIND};
+use crate::config::{ATTENTION, LITTLE, LinkConfig, REWIND};
 use crate::digest::Digest;
 use crate::frame;
 use crate::record::{self, Record, data_overhead};
@@ -18,8 +18,8 @@ const OPEN_OVERHEAD: usize = 96;
 const USED_LEN: usize = 2 + 8;
 /// What a RELEASE needs with its DIGEST, at most.
 const RELEASE_LEN: usize = OPEN_OVERHEAD;
-/// Smallest packet the rate can cut to.
-const MIN_PACKET: usize = 256;
+/// Smallest packet that the rate, or losses, can cut to.
+pub(super) const MIN_PACKET: usize = 256;
 
 impl Link {
     /// Appends the next frame to `out`; false if there is nothing to send now.
@@ -248,11 +248,17 @@ impl Link {
     fn put_data(&mut self, limit: usize, records: &mut Vec<u8>, carried: &mut Vec<Carried>) {
         let start = records.len();
         let digests = self.has(REWIND);
+        let is_brief = self.is_brief();
         while let Some((class, id)) = self.schedule.next() {
             let Some(channel) = self.channels.get_mut(&id) else { continue };
             let Half::Send(send) = &channel.half else { continue };
             let opens = channel.direction == Direction::ToMux && !channel.known;
             let open = if opens { OPEN_OVERHEAD + channel.label.len() } else { 0 };
+            // A little that answers somebody does not wait for a packet full of something else.
+            if is_brief && records.len() > start && send.unsent() > LITTLE {
+                self.schedule.put_back(class, id);
+                return;
+            }
             let overhead = data_overhead(id, send.end(), limit);
             let space = limit.saturating_sub(records.len());
             if space < open + overhead + WORTHWHILE && !records.is_empty() {
@@ -299,18 +305,25 @@ impl Link {
         usize::try_from(product).unwrap_or(usize::MAX).max(least_window).min(window)
     }
 
-    /// Most bytes one packet should have now, so that it does not occupy the line for long; 0 without a
-    /// session.
+    /// Whether packets are to be short, as somebody types or asks at the other end.
+    fn is_brief(&self) -> bool {
+        let LinkConfig { packet_time, attentive_packet_time, .. } = self.config;
+        let is_asked = self.live.as_ref().is_some_and(|live| live.asked_at.is_some());
+        is_asked && attentive_packet_time < packet_time
+    }
+
+    /// Most bytes one packet should have now, so that it does not occupy the line for long, nor too many are
+    /// damaged; 0 without a session.
     pub fn packet_limit(&self) -> usize {
         let Some(live) = &self.live else { return 0 };
         let most = self.config.max_packet.min(live.session.peer().max_packet).max(MIN_PACKET);
         let wanted = live.rtt.rate().map_or(self.config.first_packet, |rate| {
             let LinkConfig { packet_time, attentive_packet_time, .. } = self.config;
-            let time = if live.asked_at.is_some() { attentive_packet_time } else { packet_time };
+            let time = if self.is_brief() { attentive_packet_time } else { packet_time };
             let bytes = u128::from(rate) * time.as_micros() / 1_000_000;
             usize::try_from(bytes).unwrap_or(usize::MAX)
         });
-        wanted.clamp(MIN_PACKET, most)
+        wanted.min(live.sizing.most()).clamp(MIN_PACKET, most)
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Told {
     pub(super) arrived: Vec<Carried>,
     pub(super) lost: Vec<Carried>,
     pub(super) n_lost: u64,
+    /// Bytes of the large ones that arrived, and whether a large one was lost.
+    pub(super) large: (usize, bool),
     /// When the newest of the newly acknowledged was sent.
     pub(super) newest_sent: Option<Instant>,
     /// Bytes delivered, since when, and whether the sender was idle, for the rate.
@@ -113,12 +115,13 @@ impl InFlight {
     /// one of the ends has forgotten what it did.
     ///
     /// `within` is the number of the packet it came in: an older one, which a line repeated, knew less.
+    /// Packets of `large` bytes and more are told of by themselves.
     pub(super) fn acknowledged(
         &mut self,
         now: Instant,
         next: u64,
-        within: u64,
-        ack: &Ack,
+        (within, ack): (u64, &Ack),
+        large: usize,
     ) -> Option<Told> {
         let mut told = Told::default();
         let (_, largest) = *ack.ranges.first()?;
@@ -137,6 +140,7 @@ impl InFlight {
                 let Some(sent) = self.sent.remove(&number) else { break };
                 self.bytes -= sent.bytes;
                 self.delivered += sent.bytes as u64;
+                told.large.0 += if sent.bytes >= large { sent.bytes } else { 0 };
                 told.arrived.extend(sent.carried);
                 if told.newest_sent.is_none() {
                     told.newest_sent = Some(sent.at);
@@ -150,7 +154,7 @@ impl InFlight {
                 told.delivered.map(|(before, since, idle)| (self.delivered - before, since, idle));
         }
         self.largest_acked = self.largest_acked.max(Some(largest));
-        self.declare_lost(&mut told);
+        self.declare_lost(large, &mut told);
         Some(told)
     }
 
@@ -160,7 +164,7 @@ impl InFlight {
             || gaps.any(|((low, _), (_, high))| self.acked.overlaps(high + 1..*low))
     }
 
-    fn declare_lost(&mut self, told: &mut Told) {
+    fn declare_lost(&mut self, large: usize, told: &mut Told) {
         let Some(largest) = self.largest_acked else { return };
         while let Some(entry) = self.sent.first_entry() {
             if *entry.key() >= largest {
@@ -169,6 +173,7 @@ impl InFlight {
             let sent = entry.remove();
             self.bytes -= sent.bytes;
             told.n_lost += 1;
+            told.large.1 |= sent.bytes >= large;
             told.lost.extend(sent.carried);
         }
     }

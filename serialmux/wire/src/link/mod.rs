@@ -29,6 +29,7 @@ mod inflight;
 mod intake;
 mod responder;
 mod schedule;
+mod sizing;
 mod standby;
 mod verbs;
 
@@ -37,7 +38,7 @@ pub use responder::GuestIdentity;
 pub use standby::Standby;
 
 use crate::channel::{ChannelId, Class, Direction};
-use crate::config::{LinkConfig, Transport};
+use crate::config::{ATTENTION, LinkConfig, Transport};
 use crate::digest::Digest;
 use crate::frame::Deframer;
 use crate::handshake::{Entropy, HandshakeError};
@@ -55,6 +56,7 @@ use core::fmt;
 use inflight::InFlight;
 use responder::Responder;
 use schedule::Schedule;
+use sizing::Sizing;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Credit that comes with opening a channel, so that the first bytes need no round trip.
@@ -224,6 +226,7 @@ struct Live {
     in_flight: InFlight,
     next_number: u64,
     rtt: Rtt,
+    sizing: Sizing,
     ping: bool,
     owes_roster: bool,
     /// The mux's word on ids is still to be acknowledged.
@@ -251,6 +254,7 @@ impl Live {
             in_flight: InFlight::default(),
             next_number: 0,
             rtt: Rtt::default(),
+            sizing: Sizing::default(),
             ping: true,
             owes_roster: false,
             owes_used: false,
@@ -434,6 +438,12 @@ impl Link {
     /// Bytes that have come of a frame whose end has not: what follows soon, and is of no use before.
     pub fn partial(&self) -> usize {
         self.deframer.partial()
+    }
+
+    /// Whether somebody types or asks at the other end: a little has come, and no longer ago than [`ATTENTION`].
+    pub fn is_attentive(&self, now: Instant) -> bool {
+        let asked_at = self.live.as_ref().and_then(|live| live.asked_at);
+        asked_at.is_some_and(|at| now.since(at) < ATTENTION)
     }
 
     /// Smoothed round-trip time of the session.

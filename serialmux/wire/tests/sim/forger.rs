@@ -159,7 +159,7 @@ fn tell(greeter: &mut Greeter, header: Header, body: &[u8]) -> Option<Greeting> 
 }
 
 fn find(line: &[u8], kind: Kind) -> (Header, Vec<u8>) {
-    let (mut deframer, mut input) = (Deframer::new(8192), line);
+    let (mut deframer, mut input) = (Deframer::new(32 * 1024), line);
     while let Some(frame) = deframer.next(&mut input) {
         if let Frame::Packet { packet, .. } = frame
             && let Ok((header, _)) = Header::parse(packet)

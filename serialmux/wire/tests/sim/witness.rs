@@ -13,7 +13,7 @@ pub(crate) struct Witness {
 
 impl Default for Witness {
     fn default() -> Self {
-        Self { last: HashMap::new(), deframer: Deframer::new(8192) }
+        Self { last: HashMap::new(), deframer: Deframer::new(32 * 1024) }
     }
 }
 

@@ -171,14 +171,15 @@ fn session(name: &str, protection: Protection, features: u64) {
     let (at, psk) = (Instant::default(), Psk::derive(b"key material"));
     let identity =
         GuestIdentity { psk: psk.clone(), protection, boot_id: [2; 16], agent: "agent 1".into() };
-    let config = LinkConfig { features, ..LinkConfig::uart() };
+    let max_packet = 4096;
+    let config = LinkConfig { features, max_packet, ..LinkConfig::uart() };
     let mut guest = Link::guest(config, identity, counting(1), at);
     let open = Open { direction: Direction::ToMux, class: Class::Log, label: b"label".to_vec() };
     let id = guest.open_channel(open).unwrap();
     guest.write(id, b"hello, mux");
     guest.finish(id);
     // Delimiters that fill a FIFO up are no part of it.
-    let config = LinkConfig { features, align: 0, ..LinkConfig::uart_mux() };
+    let config = LinkConfig { features, max_packet, align: 0, ..LinkConfig::uart_mux() };
     let mut greeter = Greeter::new(&config, [1; 16], counting(100), at);
     let (mut up, mut down) = (Vec::new(), Vec::new());
     let step = |what: &str, line: &[u8]| check(&format!("{name}-{what}"), line);
