@@ -15,6 +15,9 @@ use wire::{Duration, Instant, Link, Standby, Transport};
 use crate::ladder::Ladder;
 use crate::line::{LONG_WRITE, Line, virtio, vsock};
 use crate::uevent::Uevent;
+use hush::Hush;
+
+mod hush;
 
 /// The most reads of a pipe in one turn, so that a chattering peer starves nobody.
 const READS_PER_TURN: usize = 8;
@@ -55,6 +58,8 @@ pub struct Pipes {
     /// What the last line that was lost said.
     broken: Option<io::Error>,
     buffer: Vec<u8>,
+    /// Of the link, while that goes over the serial port.
+    hush: Hush,
 }
 
 impl Pipes {
@@ -76,7 +81,7 @@ impl Pipes {
         });
         let ladder = Ladder::new(used, now);
         let (attempts, buffer) = (vsock::Attempts::default(), vec![0; READ]);
-        Self { places, ladder, attempts, broken: None, buffer }
+        Self { places, ladder, attempts, broken: None, buffer, hush: Hush::default() }
     }
 
     /// The kind of pipe in use.
@@ -101,6 +106,24 @@ impl Pipes {
         if may_be_vsock && self.places[Transport::Vsock as usize].line.is_none() {
             self.attempts.encourage(now);
         }
+    }
+
+    /// A process has been given input, and may answer.
+    pub fn asked(&mut self, link: &Link, now: Instant) {
+        if self.used() == Transport::Uart && link.is_attentive(now) {
+            self.hush.begin(now);
+        }
+    }
+
+    /// It has.
+    pub fn answered(&mut self) {
+        self.hush.end();
+    }
+
+    /// Whether nothing is said for a moment.
+    #[cfg(test)]
+    pub(crate) fn are_hushed(&self) -> bool {
+        self.hush.is_on()
     }
 
     /// Takes what has come on all pipes.
@@ -150,9 +173,10 @@ impl Pipes {
     /// As [`receive`](Self::receive).
     pub fn transmit(&mut self, link: &mut Link, now: Instant) -> io::Result<bool> {
         let mut more = false;
+        self.hush.expire(now);
         for transport in Transport::ALL {
             let place = &mut self.places[transport as usize];
-            match place.transmit(link, now) {
+            match place.transmit(link, &mut self.hush, now) {
                 Ok(has_more) => more |= has_more,
                 Err(error) => {
                     self.lost(transport, error, now);
@@ -196,10 +220,8 @@ impl Pipes {
         let standbys = self.places.iter().filter(|place| place.can_talk() && !place.blocked);
         let standbys = standbys.filter_map(|place| place.standby.as_ref()?.poll_timeout());
         let rests = self.places.iter().filter_map(|place| place.rests_until);
-        standbys
-            .chain(rests)
-            .chain([link, self.ladder.deadline(), self.attempts.next()].into_iter().flatten())
-            .min()
+        let others = [link, self.ladder.deadline(), self.attempts.next(), self.hush.deadline()];
+        standbys.chain(rests).chain(others.into_iter().flatten()).min()
     }
 
     fn connect(&mut self, now: Instant) {
@@ -250,8 +272,14 @@ impl Pipes {
                 link.handle_bytes(now, &rest);
             }
         }
-        let gathers = has_come && link.partial() >= LONG;
-        self.places[transport as usize].gather(gathers.then_some(now))
+        let partial = if has_come { link.partial() } else { 0 };
+        if has_come && transport == Transport::Uart && self.used() == transport {
+            match (1..LONG).contains(&partial) && link.is_attentive(now) {
+                true => self.hush.begin(now),
+                false => self.hush.end(),
+            }
+        }
+        self.places[transport as usize].gather((partial >= LONG).then_some(now))
     }
 
     fn move_to(&mut self, transport: Transport, link: &mut Link, now: Instant) {
@@ -327,7 +355,7 @@ impl Place {
     }
 
     // Whether there is more for a line that takes more.
-    fn transmit(&mut self, link: &mut Link, now: Instant) -> io::Result<bool> {
+    fn transmit(&mut self, link: &mut Link, hush: &mut Hush, now: Instant) -> io::Result<bool> {
         let Some(line) = self.line.as_mut().filter(|line| line.is_open()) else {
             return Ok(false);
         };
@@ -347,6 +375,9 @@ impl Place {
                 None if is_through => link.may_transmit(now),
                 Some(_) | None => true,
             };
+            if is_through && self.standby.is_none() && hush.is_on() {
+                return Ok(false);
+            }
             self.blocked = more && !line.has_room()?;
             if !more {
                 return Ok(false);
@@ -358,7 +389,10 @@ impl Place {
                 return Ok(false);
             }
             match line.write(&self.frame[self.sent..])? {
-                Some(len) => self.sent += len,
+                Some(len) => {
+                    self.sent += len;
+                    hush.said();
+                }
                 None => {
                     self.blocked = true;
                     return self.gather(None).map(|()| false);

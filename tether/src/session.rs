@@ -422,12 +422,12 @@ impl Session {
     fn relay(&mut self, teller: &mut Teller<'_>) {
         let Some(streams) = &mut self.streams else { return };
         let last = matches!(self.phase, Phase::Draining(_));
-        let mut flow = streams.turn(teller.uplink.link(), last);
+        let mut flow = streams.turn(teller.uplink, last);
         let is_late = |drain: &Drain| drain.silent_until <= Instant::now();
         if flow == Flow::Idle && matches!(&self.phase, Phase::Draining(drain) if is_late(drain)) {
             // What ended a moment ago may have been noticed before what it wrote, and the silence be the agent's.
             streams.distrust();
-            flow = streams.turn(teller.uplink.link(), last);
+            flow = streams.turn(teller.uplink, last);
         }
         let patience = self.patience();
         let Phase::Draining(drain) = &mut self.phase else { return };

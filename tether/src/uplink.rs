@@ -195,6 +195,16 @@ impl Uplink {
         Ok(())
     }
 
+    /// A process has been given input: its answer is waited for a moment.
+    pub fn asked(&mut self) {
+        self.pipes.asked(&self.link, self.clock.now());
+    }
+
+    /// It has answered.
+    pub fn answered(&mut self) {
+        self.pipes.answered();
+    }
+
     /// Waits for a reason to take another turn: bytes, room on the line, or a timer of the link.
     ///
     /// # Errors

@@ -95,6 +95,8 @@ pub struct OutputRelay {
     entry: Vec<u8>,
     block: Vec<u8>,
     stuck: bool,
+    /// Whether the last turn read all that one of the streams had.
+    answers: bool,
     /// Nothing is read until then.
     rest: Option<Instant>,
     /// Nobody wants the output any more: it is read, so that the process goes on, and dropped.
@@ -117,6 +119,7 @@ impl OutputRelay {
             entry: Vec::new(),
             block: Vec::new(),
             stuck: false,
+            answers: false,
             rest: None,
             discarding: false,
         }
@@ -228,9 +231,14 @@ impl OutputRelay {
         self.discarding
     }
 
+    /// Whether the last turn read all that one of the streams had: whoever waits for an answer has it.
+    pub fn answers(&self) -> bool {
+        self.answers
+    }
+
     /// Passes on what there is, as far as there is room.
     pub fn turn(&mut self, stdio: &mut Stdio, link: &mut Link) -> Flow {
-        self.stuck = false;
+        (self.stuck, self.answers) = (false, false);
         if let Some(backlog) = &mut self.backlog {
             backlog.turn(Instant::now());
         }
@@ -275,6 +283,7 @@ impl OutputRelay {
                 self.keep_or_pass_on(stream, &buffer[..len], link);
                 moved = true;
                 floods |= len == room;
+                self.answers |= len < room;
                 len_read += len;
             }
             self.buffer = buffer;

@@ -28,6 +28,8 @@ pub(super) struct Streams {
     unpacks: bool,
     /// The channel with which the input of this run began.
     origin: Option<ChannelId>,
+    /// Whether the process has been given input that it has not answered.
+    is_asked: bool,
 }
 
 /// What is told of an output in the exit record.
@@ -59,6 +61,7 @@ impl Streams {
             is_log,
             unpacks,
             origin: None,
+            is_asked: false,
         };
         if !launch.detached {
             let (channel, packer) = streams.output_channel(session, uplink)?;
@@ -170,14 +173,22 @@ impl Streams {
     }
 
     /// Moves what can be moved; `last` says that the process has ended, and what it left is waited for.
-    pub(super) fn turn(&mut self, link: &mut Link, last: bool) -> Flow {
+    pub(super) fn turn(&mut self, uplink: &mut Uplink, last: bool) -> Flow {
         let Some(stdio) = &mut self.stdio else { return Flow::Ended };
-        let fed = self.input.turn(stdio, link);
+        let fed = self.input.turn(stdio, uplink.link());
         let Some(output) = &mut self.output else { return drain(stdio) };
+        if fed {
+            self.is_asked = true;
+            uplink.asked();
+        }
         if fed || last {
             output.rouse();
         }
-        let flow = output.turn(stdio, link);
+        let flow = output.turn(stdio, uplink.link());
+        if self.is_asked && output.answers() {
+            self.is_asked = false;
+            uplink.answered();
+        }
         if last {
             output.rouse();
         }

@@ -2,8 +2,12 @@
 
 use super::*;
 use guestinfo::{CmdSpec, SessionSpec};
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use wire::Direction;
 use wire::message::label;
+use wire::pack::{Budget, Packer};
 
 use crate::peer::{Peer, connected, until};
 use wire::message::inside::What;
@@ -315,4 +319,41 @@ async fn who_is_killed_is_not_run_again() {
     session.reaped(Pid::from_raw(i32::MAX), exit);
     drop(child);
     assert_eq!(record(&mut session, &mut uplink, &mut peer).await.code, 137);
+}
+
+#[tokio::test]
+async fn an_answer_to_input_is_waited_for_until_it_comes() {
+    let (mut uplink, mut peer) = connected();
+    let mut session = session(SessionSpec { open_stdin: true, ..SessionSpec::default() });
+    let child = running(&mut session, &mut uplink);
+    let input = |peer: &Peer| {
+        peer.channel(Direction::ToGuest, |kind| matches!(kind, label::Kind::Input(_)))
+    };
+    let step = |uplink: &mut Uplink, _: &mut Peer| uplink.turn(|_| {}).unwrap();
+    until(&mut uplink, &mut peer, step, |_, peer| input(peer).is_some()).await;
+    let mut key = Vec::new();
+    Packer::new(&Budget::new(1)).push(b"x", &mut key);
+    let channel = input(&peer).unwrap();
+    assert_eq!(peer.link.as_mut().unwrap().write(channel, &key), key.len());
+
+    // Nothing is said meanwhile, which is when a pause ends by itself.
+    let waits = Cell::new(false);
+    let step = |uplink: &mut Uplink, _: &mut Peer| {
+        uplink.hear(|_| {}).unwrap();
+        turn(&mut session, uplink);
+        waits.set(uplink.pipes().are_hushed());
+    };
+    until(&mut uplink, &mut peer, step, |_, _| waits.get()).await;
+    let mut stdin = File::from(child.stdin.unwrap());
+    let mut typed = [0];
+    stdin.read_exact(&mut typed).unwrap();
+    assert_eq!(typed, *b"x");
+    turn(&mut session, &mut uplink);
+    assert!(uplink.pipes().are_hushed(), "it has not answered");
+    File::from(child.stdout.unwrap()).write_all(b"y").unwrap();
+    let step = |uplink: &mut Uplink, _: &mut Peer| {
+        turn(&mut session, uplink);
+        waits.set(uplink.pipes().are_hushed());
+    };
+    until(&mut uplink, &mut peer, step, |_, _| !waits.get()).await;
 }
