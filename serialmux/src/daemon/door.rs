@@ -108,11 +108,11 @@ impl Door {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
-                (Box::new(Gathered::new(stream, acknowledge)), from.to_string())
+                (Box::new(Gathered::new(stream, acknowledge)?), from.to_string())
             }
             Self::Unix(listener, path) => {
                 let (stream, _) = listener.accept().await?;
-                (Box::new(Gathered::new(stream, |_| {})), format!("unix:{}", path.display()))
+                (Box::new(Gathered::new(stream, |_| {})?), format!("unix:{}", path.display()))
             }
             Self::Vsock(listener, _) => {
                 let (stream, from) = listener.accept().await?;
