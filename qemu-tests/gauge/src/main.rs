@@ -12,6 +12,7 @@
 //! | `seq N` | the same, 4 KiB at a time, as programs write to a pipe |
 //! | `in N` | answers `ready`, reads N bytes, answers their [`Sum`] |
 //! | `echo N` | answers `ready`, reads N bytes and writes each back |
+//! | `relay N` | the same, but that a second process does it, behind two pipes |
 //! | `pulse` | answers `ready`, writes numbers, one each millisecond, until it gets a byte |
 //! | `flood` | writes text to standard error until it is told `calm`, answers `ready` when a megabyte is through |
 //! | `cpu` | answers how long the processor has been idle, and the time, both in ms |
@@ -25,7 +26,7 @@ use rustix::termios::{ControlModes, OptionalActions, SpecialCodeIndex, tcgetattr
 use std::fs::File;
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd as _;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{scope, spawn};
@@ -196,6 +197,7 @@ fn perform(line: &str, from: &mut File, to: &mut File) -> io::Result<Option<u8>>
                 to.write_all(&byte)?;
             }
         }
+        ["relay", n] => relay(number(n)?, from, to)?,
         ["pulse"] => pulse(from, to)?,
         ["flood"] => {
             CALM.store(false, Ordering::Relaxed);
@@ -257,6 +259,28 @@ fn beat(to: &mut File, stop: &Receiver<()>) -> io::Result<()> {
         }
     }
     to.write_all(b"over\n")
+}
+
+fn relay(n: usize, from: &mut File, to: &mut File) -> io::Result<()> {
+    let mut second =
+        Command::new("/proc/self/exe").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let (Some(mut into), Some(mut out)) = (second.stdin.take(), second.stdout.take()) else {
+        return Err(ErrorKind::BrokenPipe.into());
+    };
+    writeln!(into, "echo {n}")?;
+    let mut byte = [0];
+    while byte != *b"\n" {
+        out.read_exact(&mut byte)?;
+    }
+    ready(to)?;
+    for _ in 0..n {
+        from.read_exact(&mut byte)?;
+        into.write_all(&byte)?;
+        out.read_exact(&mut byte)?;
+        to.write_all(&byte)?;
+    }
+    drop(into);
+    second.wait().map(drop)
 }
 
 fn flood(begun: &Sender<()>) {
