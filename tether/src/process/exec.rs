@@ -54,7 +54,7 @@ pub fn start(
     // Only children enter a PID namespace (pid_namespaces(7)): it is the agent that says where its next one
     // is born, and takes that back.
     setns(&inside.first, CloneFlags::CLONE_NEWPID)
-        .map_err(StartFailure::machine("enter the container's PID namespace"))?;
+        .map_err(entering("enter the container's PID namespace"))?;
     let spawned = |born: Option<&OwnedFd>| {
         let joins = if born.is_none() { Some(cgroup) } else { None };
         let child =
@@ -77,6 +77,14 @@ pub fn start(
         StartFailure::Machine { errno: Errno::ENOMEM, step: MAKE } => StartFailure::Gone,
         other => other,
     })
+}
+
+/// setns(2) of a process that has ended, whether it has been collected or not.
+fn entering(step: &'static str) -> impl FnOnce(Errno) -> StartFailure {
+    move |errno| match errno {
+        Errno::ESRCH => StartFailure::Gone,
+        other => StartFailure::Machine { step, errno: other },
+    }
 }
 
 fn run(
@@ -107,8 +115,26 @@ fn enter(
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWCGROUP;
-    setns(&inside.first, namespaces)
-        .map_err(StartFailure::machine("enter the container's namespaces"))?;
+    setns(&inside.first, namespaces).map_err(entering("enter the container's namespaces"))?;
     child::keep_only(stdio, status, None);
     program::become_program(launch, stdio, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+    #[test]
+    fn a_container_that_has_ended_and_was_not_collected_is_not_running() {
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(ended.id().cast_signed());
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        let inside = Inside::of(pid).unwrap();
+        let nowhere = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::create(nowhere.path(), "container");
+        let started = start(&Launch::default(), &inside, &cgroup);
+        assert_eq!(started.map(drop).unwrap_err(), StartFailure::Gone);
+        ended.wait().unwrap();
+    }
 }
