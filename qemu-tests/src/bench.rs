@@ -232,10 +232,10 @@ fn echoes(
     tell: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let [bare, link] = idle_echoes(machine)?;
-    report.times(&format!("{over}echo of a byte, p50"), bare.p50, link.p50);
-    report.times(&format!("{over}echo of a byte, p99"), bare.p99, link.p99);
+    report.times(&format!("{over}{ECHO}, p50"), bare.p50, link.p50);
+    report.times(&format!("{over}{ECHO}, p99"), bare.p99, link.p99);
     let relayed = Percentiles::of(machine.bare().relayed(ECHOES)?);
-    report.times(&format!("{over}echo of a byte, p50 to a bare relay's"), relayed.p50, link.p50);
+    report.times(&format!("{over}{ECHO}, p50 to a bare relay's"), relayed.p50, link.p50);
     tell("  with standard error of the same process flooding the line");
     machine.link().ask("flood")?;
     let flooded = Percentiles::of(machine.link().echoes(ECHOES)?);

@@ -65,16 +65,21 @@ fn entropy() -> wire::Entropy {
     Box::new(|bytes| crate::sys::random(bytes).expect("the kernel has random bytes"))
 }
 
-/// An uplink and its peer.
-pub(crate) fn connected() -> (Uplink, Peer) {
-    let (near, far) = UnixStream::pair().expect("a socket pair");
-    let clock = Clock::start();
-    let identity = GuestIdentity {
+/// Who the guest is.
+pub(crate) fn identity() -> GuestIdentity {
+    GuestIdentity {
         psk: Psk::derive(b"key"),
         protection: Protection::Plain,
         boot_id: [1; 16],
         agent: "test".to_owned(),
-    };
+    }
+}
+
+/// An uplink and its peer.
+pub(crate) fn connected() -> (Uplink, Peer) {
+    let (near, far) = UnixStream::pair().expect("a socket pair");
+    let clock = Clock::start();
+    let identity = identity();
     let line = Line::over(near.into(), Transport::Uart).expect("a line");
     let standby = |it| Standby::new(it, identity.clone(), entropy(), clock.now());
     let pipes = Pipes::new(line, standby, clock.now());

@@ -83,7 +83,7 @@ impl Rest {
 
     fn begin(&mut self) -> io::Result<()> {
         let it_value = Timespec { tv_sec: 0, tv_nsec: REST.subsec_nanos().into() };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        let once = Itimerspec { it_interval: Timespec::default(), it_value };
         timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &once)?;
         self.is_on = true;
         Ok(())
@@ -94,7 +94,8 @@ impl Rest {
             let mut ready = ready!(self.timer.poll_read_ready(cx))?;
             let mut times = [0; 8];
             if let Ok(rang) = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut times)?)) {
-                self.is_on = rang? == 0;
+                rang?;
+                self.is_on = false;
             }
         }
         Poll::Ready(Ok(()))

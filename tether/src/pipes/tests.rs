@@ -7,12 +7,12 @@ use std::task::{Context, Waker};
 
 use super::{Pipes, REST};
 use crate::line::Line;
-use crate::peer::{connected, until};
+use crate::peer::{connected, identity, until};
 use crate::uplink::Uplink;
 use wire::message::label;
 use wire::{
-    ChannelId, Class, Direction, Duration, Event, Greeter, Greeting, GuestIdentity, Instant, Link,
-    LinkConfig, Open, Protection, Psk, Standby, Transport,
+    ChannelId, Class, Direction, Duration, Event, Greeter, Greeting, Instant, Link, LinkConfig,
+    Open, Protection, Standby, Transport,
 };
 
 fn plug(uplink: &mut Uplink, transport: Transport) -> UnixStream {
@@ -96,11 +96,6 @@ struct Still {
     link: Link,
     far: UnixStream,
     now: Instant,
-}
-
-fn identity() -> GuestIdentity {
-    let (psk, protection) = (Psk::derive(b"key"), Protection::Plain);
-    GuestIdentity { psk, protection, boot_id: [1; 16], agent: "test".to_owned() }
 }
 
 impl Still {
@@ -221,14 +216,8 @@ async fn nothing_is_said_while_the_rest_of_a_keystroke_or_its_answer_is_on_its_w
 
 #[tokio::test]
 async fn the_rest_of_a_long_frame_is_gathered_and_its_absence_is_not_waited_for() {
-    let (near, mut far) = UnixStream::pair().unwrap();
-    let line = Line::over(near.into(), Transport::Uart).unwrap();
-    let identity = identity();
-    let at = |n: u32| Instant::from_micros(1_000_000) + n * REST / 2;
-    let standby = |it| Standby::new(it, identity.clone(), Box::new(|_| {}), at(0));
-    let mut pipes = Pipes::new(line, standby, at(0));
-    let mut link =
-        Link::guest(LinkConfig::uart(), identity.clone(), Box::new(|bytes| bytes.fill(1)), at(0));
+    let Still { mut pipes, mut link, mut far, now } = Still::new();
+    let at = |n: u32| now + n * REST / 2;
     let is_told = |pipes: &Pipes| {
         let wait = pin!(pipes.wait());
         wait.poll(&mut Context::from_waker(Waker::noop())).is_ready()

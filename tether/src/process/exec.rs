@@ -83,7 +83,7 @@ pub fn start(
 fn entering(step: &'static str) -> impl FnOnce(Errno) -> StartFailure {
     move |errno| match errno {
         Errno::ESRCH => StartFailure::Gone,
-        other => StartFailure::Machine { step, errno: other },
+        other => StartFailure::machine(step)(other),
     }
 }
 

@@ -375,12 +375,13 @@ impl Link {
         let Some(live) = &mut self.live else { return Ok(()) };
         let (next, large) = (live.next_number, Sizing::evidence(limit));
         let told = live.in_flight.acknowledged(now, next, (within, ack), large);
-        let Told { arrived, lost, n_lost, large, newest_sent, delivered } =
+        let Told { arrived, lost, n_lost, large_arrived, large_lost, newest_sent, delivered } =
             told.ok_or(Breach::Ack)?;
         self.stats.lost += n_lost;
-        match large {
-            (_, true) => live.sizing.lost(limit, MIN_PACKET),
-            (bytes, false) => live.sizing.arrived(bytes),
+        if large_lost {
+            live.sizing.lost(limit, MIN_PACKET);
+        } else {
+            live.sizing.arrived(large_arrived);
         }
         if let Some(sent_at) = newest_sent {
             let delay = Duration::from_micros(ack.delay_us.min(1_000_000));

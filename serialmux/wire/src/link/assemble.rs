@@ -3,7 +3,7 @@
 use super::inflight::Carried;
 use super::{Channel, Half, Link};
 use crate::channel::{ChannelId, Direction};
-use crate::config::{ATTENTION, LITTLE, LinkConfig, REWIND};
+use crate::config::{LITTLE, LinkConfig, REWIND};
 use crate::digest::Digest;
 use crate::frame;
 use crate::record::{self, Record, data_overhead};
@@ -78,8 +78,8 @@ impl Link {
     }
 
     fn assemble(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        if let Some(live) = &mut self.live {
-            live.asked_at.take_if(|at| now.since(*at) >= ATTENTION);
+        if let Some(live) = self.live.as_mut().filter(|live| !live.is_attentive(now)) {
+            live.asked_at = None;
         }
         let Some(live) = &self.live else { return false };
         let may_elicit = live.in_flight.bytes() < self.window();

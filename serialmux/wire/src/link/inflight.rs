@@ -42,8 +42,10 @@ pub(super) struct Told {
     pub(super) arrived: Vec<Carried>,
     pub(super) lost: Vec<Carried>,
     pub(super) n_lost: u64,
-    /// Bytes of the large ones that arrived, and whether a large one was lost.
-    pub(super) large: (usize, bool),
+    /// Bytes of the large ones that arrived.
+    pub(super) large_arrived: usize,
+    /// Whether a large one was lost.
+    pub(super) large_lost: bool,
     /// When the newest of the newly acknowledged was sent.
     pub(super) newest_sent: Option<Instant>,
     /// Bytes delivered, since when, and whether the sender was idle, for the rate.
@@ -140,7 +142,7 @@ impl InFlight {
                 let Some(sent) = self.sent.remove(&number) else { break };
                 self.bytes -= sent.bytes;
                 self.delivered += sent.bytes as u64;
-                told.large.0 += if sent.bytes >= large { sent.bytes } else { 0 };
+                told.large_arrived += if sent.bytes >= large { sent.bytes } else { 0 };
                 told.arrived.extend(sent.carried);
                 if told.newest_sent.is_none() {
                     told.newest_sent = Some(sent.at);
@@ -173,7 +175,7 @@ impl InFlight {
             let sent = entry.remove();
             self.bytes -= sent.bytes;
             told.n_lost += 1;
-            told.large.1 |= sent.bytes >= large;
+            told.large_lost |= sent.bytes >= large;
             told.lost.extend(sent.carried);
         }
     }

@@ -271,6 +271,10 @@ impl Live {
         }
     }
 
+    fn is_attentive(&self, now: Instant) -> bool {
+        self.asked_at.is_some_and(|at| now.since(at) < ATTENTION)
+    }
+
     /// Whether an acknowledgement is to be sent even by itself.
     fn must_ack(&self, now: Instant) -> bool {
         self.unacked > 0 && (self.ack_due || self.ack_at.is_some_and(|at| at <= now))
@@ -442,8 +446,7 @@ impl Link {
 
     /// Whether somebody types or asks at the other end: a little has come, and no longer ago than [`ATTENTION`].
     pub fn is_attentive(&self, now: Instant) -> bool {
-        let asked_at = self.live.as_ref().and_then(|live| live.asked_at);
-        asked_at.is_some_and(|at| now.since(at) < ATTENTION)
+        self.live.as_ref().is_some_and(|live| live.is_attentive(now))
     }
 
     /// Smoothed round-trip time of the session.
