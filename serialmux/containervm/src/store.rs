@@ -1,7 +1,7 @@
 //! The containerVMs on this host: one directory each, found by name or id.
 //!
 //! ```text
-//! vms/.lock             held while names are compared, and while it is found out who runs
+//! vms/.lock             held while names are compared, appear and go, and while it is found out who runs
 //! vms/<id>/vm.json      name, image, when created        <name>.vmx   what it is, mode 0600: it holds the key
 //! vms/<id>/lock         flock(2), held by the VM's QEMU   containerfs.img, console.log, qemu.log, qemu.pid
 //! vms/<id>/exit.json    how it ended                      qmp.sock     control, while it runs
@@ -328,14 +328,13 @@ impl Store {
             None => image::blob::hex(&sha2::Sha256::digest(path.as_os_str().as_encoded_bytes())),
         };
         let dir = self.dir.join(&id);
-        let guard = self.guard()?;
+        let _guard = self.guard()?;
         if let Some(mut vm) = read(&dir) {
             vm.record.vmx = Some(path);
             return Ok(vm);
         }
         self.check_name(name)?;
         private_dir(&dir)?;
-        drop(guard);
         let created = exit::now();
         let record = Record { vmx: Some(path), ..Record::new(id, name.to_owned(), created) };
         let vm = Vm { record, dir };

@@ -26,6 +26,7 @@ const NAME_TRIES: usize = 64;
 /// A VM that is not there yet. Dropping it undoes everything.
 #[derive(Debug)]
 pub struct Draft {
+    store: Store,
     record: Record,
     /// Where it is made.
     dir: PathBuf,
@@ -69,7 +70,7 @@ impl Store {
         let target = self.dir.join(&id);
         let record =
             Record { image: image.to_owned(), remove, ..Record::new(id, name, exit::now()) };
-        let draft = Draft { record, dir, target, _lock: lock };
+        let draft = Draft { store: self.clone(), record, dir, target, _lock: lock };
         write_json(&draft.dir, RECORD, &draft.record)?;
         Ok(draft)
     }
@@ -152,6 +153,8 @@ impl Draft {
         };
         write().map_err(|source| failed(&path, source))?;
         write_json(&self.dir, RECORD, &self.record)?;
+        // Whoever compares names would find it at neither place.
+        let _guard = self.store.guard()?;
         fs::rename(&self.dir, &self.target).map_err(|source| failed(&self.target, source))?;
         Ok(Vm { record: self.record.clone(), dir: self.target.clone() })
     }

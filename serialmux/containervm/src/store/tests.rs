@@ -68,13 +68,17 @@ fn a_name_is_taken_from_draft_to_removal() {
 #[test]
 fn of_many_that_want_one_name_at_once_one_gets_it() {
     let bench = bench();
-    let made: usize = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..16)
-            .map(|_| scope.spawn(|| usize::from(bench.make("web", false).is_ok())))
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-    });
-    assert_eq!((made, bench.names().len()), (1, 1));
+    for round in 0..100 {
+        let name = format!("web-{round}");
+        let made: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| usize::from(bench.make(&name, false).is_ok())))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!((made, bench.names().len()), (1, 1), "in round {round}");
+        bench.store.remove(&bench.store.find(&name).unwrap(), false).unwrap();
+    }
 }
 
 #[test]
