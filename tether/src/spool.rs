@@ -54,7 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub enum Next {
     /// A piece that needs so much room.
     Here(usize),
-    /// Something that is still on the disk.
+    /// Something that is on the disk, or on its way there: the disk owes an answer.
     Coming,
     /// Nothing.
     Nothing,

@@ -194,10 +194,12 @@ impl Backlog {
         self.restore();
         self.spill(now);
         self.trim();
+        self.fetch(now);
     }
 
-    /// Reads back what will be passed on next.
-    pub(super) fn fetch(&mut self, now: Instant) {
+    /// Reads back what will be passed on next, whether there is room for it or not: only of what is here can it be
+    /// said how much room it needs.
+    fn fetch(&mut self, now: Instant) {
         if let Some(spool) = &mut self.spool {
             spool.fetch(now);
         }
@@ -213,7 +215,7 @@ impl Backlog {
         self.spool.as_mut().map_or(Poll::Pending, |spool| spool.poll_ready(context))
     }
 
-    /// Room that the next piece needs; `None` when there is none, or none yet.
+    /// Room that the next piece needs; `None` when there is none, or the disk is to bring it.
     pub(super) fn next_len(&self) -> Option<usize> {
         match self.spool.as_ref().map_or(Next::Nothing, Spool::next) {
             Next::Here(len) => return Some(len),
@@ -228,8 +230,9 @@ impl Backlog {
     }
 
     /// Hands over the next piece.
-    pub(super) fn take(&mut self, pass_on: impl FnOnce(&Kept<'_>)) {
+    pub(super) fn take(&mut self, now: Instant, pass_on: impl FnOnce(&Kept<'_>)) {
         let spooled = self.spool.as_mut().and_then(Spool::take);
+        self.fetch(now);
         match spooled.or_else(|| self.pop()) {
             Some(Entry::Output(Chunk { stream, time_us, bytes })) => {
                 pass_on(&Kept::Output { stream, time_us, bytes: &bytes });

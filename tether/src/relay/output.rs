@@ -317,15 +317,8 @@ impl OutputRelay {
     fn pour(&mut self, link: &mut Link) -> bool {
         let Some(mut backlog) = self.backlog.take() else { return false };
         let mut moved = false;
-        loop {
-            let room = self.room(link);
-            if room > 0 {
-                backlog.fetch(Instant::now());
-            }
-            if backlog.next_len().is_none_or(|len| len > room) {
-                break;
-            }
-            backlog.take(|kept| self.pass_on(kept, link));
+        while backlog.next_len().is_some_and(|len| len <= self.room(link)) {
+            backlog.take(Instant::now(), |kept| self.pass_on(kept, link));
             moved = true;
         }
         self.backlog = Some(backlog);
