@@ -249,14 +249,7 @@ impl Store {
     /// When its lock cannot be used.
     pub fn state(&self, vm: &Vm) -> Result<State, StoreError> {
         let _guard = self.guard()?;
-        if is_locked(&vm.lock_file()?, &vm.dir)? {
-            return Ok(State::Running);
-        }
-        Ok(match Exit::read(&vm.dir) {
-            Some(exit) => State::Exited(exit),
-            None if vm.dir.join(PID).exists() => State::Dead,
-            None => State::Created,
-        })
+        state(vm)
     }
 
     /// Removes a VM with its disk. One that runs is refused, or ended first when `force` is set.
@@ -264,12 +257,10 @@ impl Store {
     /// # Errors
     /// When it runs, cannot be ended, or its directory cannot be removed.
     pub fn remove(&self, vm: &Vm, force: bool) -> Result<(), StoreError> {
-        let gone = self.dir.join(format!("{GONE}{}", vm.record.id));
-        loop {
+        let gone = loop {
             let guard = self.guard()?;
             if !is_locked(&vm.lock_file()?, &vm.dir)? {
-                fs::rename(&vm.dir, &gone).map_err(|source| failed(&vm.dir, source))?;
-                break;
+                break self.retire(vm)?;
             }
             if !force {
                 return Err(StoreError::Running(vm.record.name.clone()));
@@ -277,8 +268,15 @@ impl Store {
             drop(guard);
             supervise::kill(vm)?;
             vm.wait()?;
-        }
+        };
         fs::remove_dir_all(&gone).map_err(|source| failed(&gone, source))
+    }
+
+    /// Takes a VM out of the store; its directory is to be removed. Call with the guard held.
+    fn retire(&self, vm: &Vm) -> Result<PathBuf, StoreError> {
+        let gone = self.dir.join(format!("{GONE}{}", vm.record.id));
+        fs::rename(&vm.dir, &gone).map_err(|source| failed(&vm.dir, source))?;
+        Ok(gone)
     }
 
     /// Keeps the exit code of the container's process, which only its client knows.
@@ -348,22 +346,18 @@ impl Store {
     /// # Errors
     /// The first thing that cannot be removed.
     pub fn gc(&self) -> Result<Garbage, StoreError> {
-        let mut vms = Vec::new();
-        for vm in self.list()?.into_iter().filter(|vm| vm.record.remove) {
-            let is_over = match self.state(&vm)? {
-                State::Exited(_) | State::Dead => true,
-                State::Created => self.is_abandoned(&vm)?,
-                State::Running => false,
-            };
-            if is_over {
-                self.remove(&vm, false)?;
-                vms.push(vm.record);
-            }
-        }
-        let mut removed = Vec::new();
+        let (mut removed, mut vms) = (Vec::new(), Vec::new());
         {
+            // One look at all of them: nobody starts one that is found to have ended, or removes it too.
             let _guard = self.guard()?;
             removed.extend(self.sweep_halves()?);
+            for vm in self.list()?.into_iter().filter(|vm| vm.record.remove) {
+                if is_over(&vm)? {
+                    let gone = self.retire(&vm)?;
+                    fs::remove_dir_all(&gone).map_err(|source| failed(&gone, source))?;
+                    vms.push(vm.record);
+                }
+            }
         }
         let used: Vec<String> = self.list()?.into_iter().map(|vm| vm.record.image_key).collect();
         let images = image::sweep(&self.home, &|key| used.iter().any(|used| used == key))
@@ -373,13 +367,6 @@ impl Store {
             removed.push("kernels taken out of ISOs".to_owned());
         }
         Ok(Garbage { vms, others: removed })
-    }
-
-    /// Whether whoever made a VM to start it at once has gone without having done so.
-    fn is_abandoned(&self, vm: &Vm) -> Result<bool, StoreError> {
-        let path = vm.dir.join(STARTING);
-        let _guard = self.guard()?;
-        Ok(path.exists() && !is_locked(&lock_file(&path)?, &vm.dir)?)
     }
 
     /// Removes what interrupted runs left. Call with the guard held.
@@ -465,6 +452,29 @@ pub fn short(id: &str) -> &str {
 fn read(dir: &Path) -> Option<Vm> {
     let record = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
     Some(Vm { record, dir: dir.to_owned() })
+}
+
+/// What a VM is doing. Call with the store's guard held.
+fn state(vm: &Vm) -> Result<State, StoreError> {
+    if is_locked(&vm.lock_file()?, &vm.dir)? {
+        return Ok(State::Running);
+    }
+    Ok(match Exit::read(&vm.dir) {
+        Some(exit) => State::Exited(exit),
+        None if vm.dir.join(PID).exists() => State::Dead,
+        None => State::Created,
+    })
+}
+
+/// Whether a VM has run, or whoever made it to start it at once has gone without having done so. Call with the
+/// store's guard held.
+fn is_over(vm: &Vm) -> Result<bool, StoreError> {
+    let starting = vm.dir.join(STARTING);
+    Ok(match state(vm)? {
+        State::Exited(_) | State::Dead => true,
+        State::Created => starting.exists() && !is_locked(&lock_file(&starting)?, &vm.dir)?,
+        State::Running => false,
+    })
 }
 
 fn lock_file(path: &Path) -> Result<File, StoreError> {

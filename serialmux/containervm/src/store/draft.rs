@@ -33,13 +33,33 @@ pub struct Draft {
     /// Where it will be.
     target: PathBuf,
     /// Held while it is being made, so that others see it is not abandoned.
-    _lock: File,
+    _lock: Held,
 }
 
 /// Held by who is about to start a VM. When it is free and the VM never ran, nobody will.
 #[derive(Debug)]
 pub struct Starting {
-    _lock: File,
+    _lock: Held,
+}
+
+/// A file that is locked as long as this is there. Closing it would not do: a process that another thread starts at
+/// this moment has a copy of it until it becomes another program.
+#[derive(Debug)]
+struct Held(File);
+
+impl Held {
+    fn take(path: &Path) -> Result<Self, StoreError> {
+        let file = lock_file(path)?;
+        file.lock().map_err(|source| failed(path, source))?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It is locked, and so it can be unlocked.
+        drop(self.0.unlock());
+    }
 }
 
 impl Store {
@@ -65,8 +85,7 @@ impl Store {
         };
         let dir = self.dir.join(format!("{NEW}{id}"));
         private_dir(&dir)?;
-        let lock = lock_file(&dir.join(LOCK))?;
-        lock.lock().map_err(|source| failed(&dir, source))?;
+        let lock = Held::take(&dir.join(LOCK))?;
         let target = self.dir.join(&id);
         let record =
             Record { image: image.to_owned(), remove, ..Record::new(id, name, exit::now()) };
@@ -135,9 +154,7 @@ impl Draft {
     /// # Errors
     /// When something cannot be written.
     pub fn finish_to_start(self, vmx: &Vmx) -> Result<(Vm, Starting), StoreError> {
-        let path = self.dir.join(STARTING);
-        let lock = lock_file(&path)?;
-        lock.lock().map_err(|source| failed(&path, source))?;
+        let lock = Held::take(&self.dir.join(STARTING))?;
         Ok((self.finish(vmx)?, Starting { _lock: lock }))
     }
 

@@ -177,6 +177,28 @@ fn gc_removes_leftovers_and_nothing_else() {
 }
 
 #[test]
+fn gc_goes_well_while_vms_come_and_go() {
+    let bench = bench();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..200 {
+                let vm = bench.make("web", true).unwrap();
+                bench.store.record_end(&vm, "powered off").unwrap();
+                // Of the two who remove it, one comes too late.
+                let removed = bench.store.remove(&vm, false);
+                assert!(removed.is_ok() || !vm.dir.exists(), "{removed:?}");
+            }
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            bench.store.gc().unwrap();
+        }
+    });
+    assert!(bench.store.entries().unwrap().into_iter().all(|(name, _)| name == ".lock"));
+}
+
+#[test]
 fn a_vmx_file_of_the_users_gets_the_same_vm_each_time() {
     let bench = bench();
     let file = bench.home.vms().parent().unwrap().join("mine.vmx");
