@@ -93,3 +93,14 @@ fn the_size_of_a_terminal_can_be_set_from_outside() {
     shell.expect("\x1b[J").types(" size\r").expect("33 44\r\n").expect("# ").types("exit\r");
     shell.finish().code(0);
 }
+
+#[test]
+fn a_program_that_reads_no_keys_is_still_seen() {
+    let lab = Lab::new();
+    let ticks = "stty raw -echo; while :; do n=$((n+1)); echo tick $n; sleep 0.05; done";
+    let mut shell = lab.run_in_terminal(["--name", "deaf", "busybox", "sh", "-c", ticks]);
+    // More than its terminal holds: the rest of it waits in the agent.
+    shell.expect("tick 10\n").types(&"k".repeat(20_000)).expect("tick 100\n");
+    lab.serialmux(["kill", "deaf"]).finish().code(0);
+    shell.finish().code(137);
+}

@@ -198,8 +198,9 @@ impl Streams {
     /// When output is to be looked at that nobody will tell of, or a disk has let too much time pass.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let output = self.output.as_ref()?;
-        let stdio = self.stdio.as_ref().filter(|stdio| stdio.is_unwatched());
-        let rest = stdio.and_then(|_| output.rests_until());
+        // Who would be told of output is told of room when a terminal's input is full.
+        let is_untold = |stdio: &Stdio| stdio.is_unwatched() || self.input.is_blocked();
+        let rest = output.rests_until().filter(|_| self.stdio.as_ref().is_some_and(is_untold));
         [rest, output.disk_deadline()].into_iter().flatten().min()
     }
 
