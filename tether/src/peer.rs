@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use prost::Message;
+use wire::chunk::{Entry, Reader};
 use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label, mux};
+use wire::pack::Unpacker;
 use wire::{
     ChannelId, Direction, Event, Greeter, Greeting, GuestIdentity, Link, LinkConfig, Protection,
     Psk, Standby, Transport,
@@ -231,6 +233,16 @@ impl Peer {
         }
     }
 
+    /// Is not deaf any more.
+    pub(crate) fn listen(&mut self) {
+        self.deaf = false;
+        let Some(mut link) = self.link.take() else { return };
+        for channel in self.channels.keys().copied().collect::<Vec<_>>() {
+            self.take(&mut link, Event::Readable(channel));
+        }
+        self.link = Some(link);
+    }
+
     /// The newest channel of this direction whose label fits.
     pub(crate) fn channel(
         &self,
@@ -261,6 +273,20 @@ impl Peer {
             .map(|(message, _)| message.body.expect("a known message"))
             .collect()
     }
+}
+
+/// What an output channel's bytes say, as far as they go.
+pub(crate) fn entries(bytes: &[u8], packed: bool) -> Vec<Entry> {
+    let (mut unpacker, mut reader) = (Unpacker::default(), Reader::default());
+    if packed {
+        unpacker.push(bytes);
+        while let Some(block) = unpacker.next_block().expect("blocks") {
+            reader.push(&block.plain);
+        }
+    } else {
+        reader.push(bytes);
+    }
+    std::iter::from_fn(|| reader.next_entry().expect("entries")).map(|(entry, _)| entry).collect()
 }
 
 /// Lets both ends work until `done`, or panics after ten seconds.

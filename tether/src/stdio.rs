@@ -184,6 +184,12 @@ impl Stdio {
         Ok((Self::Terminal { master }, child))
     }
 
+    /// A terminal that a test has made.
+    #[cfg(test)]
+    pub(crate) fn of_terminal(master: OwnedFd) -> Self {
+        Self::Terminal { master: Some(End::new(master).expect("a terminal to watch")) }
+    }
+
     fn open_pipes(open_stdin: bool) -> Result<(Self, ChildStdio), StartFailure> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(StartFailure::machine("make a pipe"));
         let end = |fd| End::new(fd).map_err(StartFailure::machine("watch a pipe"));

@@ -6,12 +6,12 @@ use crate::stdio::{self, Stdio};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-use wire::chunk::{Entry, Gap, Reader, Stream};
+use wire::chunk::{Entry, Gap, Stream};
 use wire::message::label;
-use wire::pack::{Packer, Unpacker};
+use wire::pack::Packer;
 use wire::{Class, Direction, LinkConfig};
 
-use crate::peer::{Peer, connected, until};
+use crate::peer::{self, Peer, connected, until};
 use crate::stdio::ChildStdio;
 use crate::uplink::{News, Uplink};
 
@@ -30,16 +30,7 @@ fn open_output(uplink: &mut Uplink, tty: bool) -> OutputRelay {
 
 /// What an output channel's bytes say.
 fn entries(bytes: &[u8]) -> Vec<Entry> {
-    let (mut unpacker, mut reader, mut found) =
-        (Unpacker::default(), Reader::default(), Vec::new());
-    unpacker.push(bytes);
-    while let Some(block) = unpacker.next_block().unwrap() {
-        reader.push(&block.plain);
-        while let Some((entry, _)) = reader.next_entry().unwrap() {
-            found.push(entry);
-        }
-    }
-    found
+    peer::entries(bytes, true)
 }
 
 /// Bytes of a block of input.

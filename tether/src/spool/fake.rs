@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::disk::{Drive, HEAD, Head, Kind};
 use super::ring::PAGE;
@@ -17,6 +17,8 @@ struct State {
     write_error: u32,
     read_error: u32,
     is_dead: bool,
+    /// Whoever waits for an answer.
+    waiting: Option<Waker>,
 }
 
 /// The disk; clones are the same one.
@@ -38,6 +40,11 @@ impl FakeDisk {
         for message in asked {
             let answer = state.answer(&message);
             state.answers.push_back(answer);
+        }
+        if n > 0
+            && let Some(waiting) = state.waiting.take()
+        {
+            waiting.wake();
         }
         n
     }
@@ -115,8 +122,12 @@ impl Drive for FakeDisk {
         Ok(true)
     }
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        let state = self.0.borrow();
-        if state.answers.is_empty() && !state.is_dead { Poll::Pending } else { Poll::Ready(()) }
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.borrow_mut();
+        if !state.answers.is_empty() || state.is_dead {
+            return Poll::Ready(());
+        }
+        state.waiting = Some(context.waker().clone());
+        Poll::Pending
     }
 }
