@@ -79,13 +79,18 @@ pub(crate) fn identity() -> GuestIdentity {
 
 /// An uplink and its peer.
 pub(crate) fn connected() -> (Uplink, Peer) {
+    connected_as(LinkConfig::uart())
+}
+
+/// The same, of a guest with a link of its own kind.
+pub(crate) fn connected_as(config: LinkConfig) -> (Uplink, Peer) {
     let (near, far) = UnixStream::pair().expect("a socket pair");
     let clock = Clock::start();
     let identity = identity();
     let line = Line::over(near.into(), Transport::Uart).expect("a line");
     let standby = |it| Standby::new(it, identity.clone(), entropy(), clock.now());
     let pipes = Pipes::new(line, standby, clock.now());
-    let link = Link::guest(LinkConfig::uart(), identity.clone(), entropy(), clock.now());
+    let link = Link::guest(config, identity.clone(), entropy(), clock.now());
     let uplink = Uplink::new(link, pipes, clock).expect("control channels");
     (uplink, Peer::new(far, 7))
 }

@@ -1,5 +1,7 @@
-//! That nobody is forgotten: a session's streams are looked at only when they have asked for it, by their bell, a
-//! deadline or the link's news, as the agent does it; and whatever happens around them, everything arrives.
+//! That nobody is forgotten: a session is looked at only when it has asked for that, by its bell, a deadline or the
+//! link's news, as the agent does it; and whatever happens around it, everything arrives, its end included.
+//!
+//! A scene that fails is played again, alone, by `WAKES_FIRST=<seed> WAKES_SEEDS=1`.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -8,12 +10,14 @@ use std::task::Waker;
 use guestinfo::SessionSpec;
 use nix::pty::openpty;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use tokio::task::LocalSet;
+use wire::LinkConfig;
 use wire::chunk::{Chunk, Entry, Stream};
 use wire::message::label;
 use wire::pack::{Budget, Packer};
 
 use super::*;
-use crate::peer::{self, Peer, connected};
+use crate::peer::{self, Peer, connected_as};
 use crate::ready::Bells;
 use crate::spool::Spool;
 use crate::spool::fake::FakeDisk;
@@ -23,6 +27,9 @@ use crate::uplink::News;
 
 /// How long something may take that nothing stands in the way of; much longer than it ever does.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Nobody has this number.
+const PID: Pid = Pid::from_raw(i32::MAX);
 
 /// What may happen in a scene.
 const STEPS: usize = 60;
@@ -53,16 +60,20 @@ struct Process {
     outputs: Vec<(Stream, File)>,
 }
 
-/// Streams, with everything around them.
+/// A session, with everything around it.
 struct Scene {
     uplink: Uplink,
     peer: Peer,
-    streams: Streams,
+    /// Whether there is no multiplexer yet.
+    is_alone: bool,
+    session: Session,
     bells: Bells,
     bell: Waker,
     deadline: Option<Instant>,
     process: Process,
     disk: Option<FakeDisk>,
+    /// Whether the disk answers at once.
+    is_prompt: bool,
     packed: bool,
     packer: Packer,
     /// On its way to the input channel.
@@ -95,30 +106,37 @@ fn streams_of(tty: bool) -> (Stdio, Process) {
 
 impl Scene {
     fn new(dice: &mut Dice) -> Self {
-        let (mut uplink, peer) = connected();
+        // What a channel holds is soon full.
+        let config = LinkConfig { send_buffer: 48 * 1024, ..LinkConfig::uart() };
+        let (mut uplink, peer) = connected_as(config);
         let (tty, packed, spools) = (dice.is(2), dice.is(2), dice.is(2));
         let (stdio, process) = streams_of(tty);
         let of =
             SessionSpec { tty, open_stdin: true, id: "s".to_owned(), ..SessionSpec::default() };
-        let launch = Session::new(&Config { session: of, ..Config::sample("s") }).launch;
-        let mut streams = Streams::open("s", &launch, (packed, false), stdio, &mut uplink).unwrap();
+        let mut session = Session::new(&Config { session: of, ..Config::sample("s") });
+        let mut streams =
+            Streams::open("s", &session.launch, (packed, false), stdio, &mut uplink).unwrap();
         let disk = (packed && spools).then(|| FakeDisk::new(64));
         if let Some(disk) = &disk {
-            streams.keep(Some((100_000, WhenFull::Block)));
+            streams.keep(Some((20_000, WhenFull::Block)));
             streams.extend(Spool::with(Box::new(disk.clone()), 64, sys::random).unwrap());
         }
+        session.streams = Some(streams);
+        session.phase = Phase::Running { pid: PID, started_us: 1, since: Instant::now() };
         let bells = Bells::default();
         let bell = bells.bell(0);
         bells.ring(0);
         Self {
             uplink,
             peer,
-            streams,
+            is_alone: dice.is(2),
+            session,
             bells,
             bell,
             deadline: None,
             process,
             disk,
+            is_prompt: dice.is(2),
             packed,
             packer: Packer::new(&Budget::new(1)),
             unsent: Vec::new(),
@@ -132,7 +150,7 @@ impl Scene {
         for item in news {
             match item {
                 News::Readable(channel) | News::Writable(channel) => {
-                    assert!(self.streams.channels().any(|it| it == channel));
+                    assert!(self.session.channels().any(|it| it == channel));
                     self.bells.ring(0);
                 }
                 News::Up { .. } => self.bells.ring(0),
@@ -150,12 +168,14 @@ impl Scene {
         self.uplink.hear(|item| news.push(item)).unwrap();
         self.hear(news);
         if !self.bells.take().is_empty() {
-            self.streams.turn(&mut self.uplink, false);
             let mut context = Context::from_waker(&self.bell);
-            if self.streams.poll_ready(&mut context, self.uplink.link()).is_ready() {
+            let uplink = &mut self.uplink;
+            let mut teller = Teller { uplink, reporter: None, cgroup: None };
+            let more = self.session.turn(&mut context, &mut teller);
+            if more.is_ready() && !self.session.is_over() {
                 self.bells.ring(0);
             }
-            self.deadline = self.streams.deadline();
+            self.deadline = self.session.deadline();
         }
         let mut news = Vec::new();
         let more = self.uplink.speak(|item| news.push(item)).unwrap();
@@ -172,7 +192,10 @@ impl Scene {
                 return false;
             }
             let more = self.turn();
-            self.peer.turn();
+            if !self.is_alone {
+                self.peer.turn();
+            }
+            self.disk.as_ref().filter(|_| self.is_prompt).map(FakeDisk::work);
             self.send();
             tokio::task::yield_now().await;
             if more {
@@ -234,6 +257,12 @@ impl Scene {
         }
     }
 
+    /// The multiplexer is there, or takes output again.
+    fn listens(&mut self, is_there: bool) {
+        self.is_alone &= !is_there;
+        self.peer.listen();
+    }
+
     async fn step(&mut self, dice: &mut Dice) {
         match dice.below(10) {
             0..=2 => {
@@ -250,7 +279,7 @@ impl Scene {
             }
             4 => self.reads(1 + dice.below(8_000) as usize),
             5 => self.peer.deaf = true,
-            6 => self.peer.listen(),
+            6 => self.listens(dice.is(12)),
             7 => _ = self.disk.as_ref().map(FakeDisk::work),
             _ => {
                 let pause = Duration::from_micros(dice.below(8_000));
@@ -275,16 +304,34 @@ impl Scene {
     fn received(&self) -> usize {
         self.peer.received.values().map(Vec::len).sum()
     }
+
+    /// The process ends, as the kernel tells the agent.
+    fn ends(&mut self) {
+        (self.process.stdin, self.process.outputs) = (None, Vec::new());
+        self.session.reaped(PID, Exit { code: 3, signal: 0, core_dumped: false, raw: 768 });
+        self.bells.ring(0);
+    }
+
+    fn record(&self) -> Option<Exited> {
+        match self.peer.heard().pop() {
+            Some(Body::Exited(record)) => Some(record),
+            _ => None,
+        }
+    }
 }
 
 async fn play(seed: u64) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut scene = Scene::new(&mut dice);
     for _ in 0..STEPS {
         scene.step(&mut dice).await;
     }
-    // Nobody does anything any more but to take what comes.
-    scene.peer.listen();
+    // Nobody does anything any more but to take what comes. Some have ended before it is there.
+    let ends_early = dice.is(2);
+    if ends_early {
+        scene.ends();
+    }
+    scene.listens(true);
     let mut seen = usize::MAX;
     let all_arrived = |scene: &mut Scene| {
         scene.disk.as_ref().map(FakeDisk::work);
@@ -295,22 +342,43 @@ async fn play(seed: u64) {
     if !scene.run(PATIENCE, all_arrived).await {
         let lens = |all: [Vec<u8>; 2]| all.map(|it| it.len());
         let (arrived, written) = (lens(scene.arrived()), lens(scene.written.clone()));
-        panic!("seed {seed}: of {written:?} bytes only {arrived:?} arrive: {:?}", scene.streams);
+        panic!("seed {seed}: of {written:?} bytes only {arrived:?} arrive: {:?}", scene.session);
     }
-    let all_read = |scene: &mut Scene| {
-        scene.reads(4096);
-        scene.read.len() == scene.typed.len()
-    };
-    let is_all_read = scene.run(PATIENCE, all_read).await;
-    assert!(is_all_read, "seed {seed}: input stays away: {:?}", scene.streams);
-    assert!(scene.read == scene.typed, "seed {seed}: other input");
+    if !ends_early {
+        let all_read = |scene: &mut Scene| {
+            scene.reads(4096);
+            scene.read.len() == scene.typed.len()
+        };
+        let is_all_read = scene.run(PATIENCE, all_read).await;
+        assert!(is_all_read, "seed {seed}: input stays away: {:?}", scene.session);
+        scene.ends();
+    }
+    assert!(scene.typed.starts_with(&scene.read), "seed {seed}: other input");
+    let has_ended = scene.run(PATIENCE, |scene| scene.record().is_some()).await;
+    assert!(has_ended, "seed {seed}: no end: {:?}", scene.session);
+    let record = scene.record().unwrap();
+    assert_eq!((record.code, record.output_end()), (3, OutputEnd::Drained), "seed {seed}");
+    assert!(scene.session.is_over());
 }
 
+/// Scenes that are played at once, as each mostly waits.
+const AT_ONCE: u64 = 10;
+
 #[tokio::test]
-async fn streams_that_are_looked_at_only_when_they_ask_for_it_pass_everything_on() {
+async fn a_session_that_is_looked_at_only_when_it_asks_for_it_passes_everything_on() {
     let first = std::env::var("WAKES_FIRST").map_or(0, |n| n.parse().unwrap());
-    let n = std::env::var("WAKES_SEEDS").map_or(100, |n| n.parse().unwrap());
-    for seed in first..first + n {
-        play(seed).await;
+    let n = std::env::var("WAKES_SEEDS").map_or(200, |n| n.parse().unwrap());
+    let stage = LocalSet::new();
+    let players = (first..first + AT_ONCE).map(|player| {
+        stage.spawn_local(async move {
+            for seed in (player..first + n).step_by(AT_ONCE as usize) {
+                play(seed).await;
+            }
+        })
+    });
+    let players: Vec<_> = players.collect();
+    stage.await;
+    for player in players {
+        player.await.unwrap();
     }
 }
