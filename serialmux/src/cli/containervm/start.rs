@@ -14,7 +14,7 @@ use containervm::accel::Accel;
 use containervm::kernel::Kernel;
 use containervm::machine::{Boot, EndPoint, Machine, SerialBacking};
 use containervm::qemu::{self, Facts, QemuCommand};
-use containervm::store::{State, Vm};
+use containervm::store::{State, StoreError, Vm};
 use containervm::supervise;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -99,6 +99,10 @@ pub(super) async fn start(
     let opened = async {
         if !how.print_qemu {
             until_off(surroundings, vm).await?;
+            // The daemon would take what is to come for another run, and the end of this one for one of before.
+            if surroundings.store.state(vm)? == State::Running {
+                return Err(StoreError::Running(vm.record.name.clone()).into());
+            }
         }
         // In a thread of its own, as it may take its time and is not to keep an interrupt from its effect.
         let prepared = tokio::task::spawn_blocking(move || prepare(&here, &this, iso)).await??;
