@@ -8,8 +8,8 @@ mod lab;
 
 use guest::{Guest, ID};
 use lab::{KEY, Lab, drain, loopback, noise, print_all};
-use serialmux::api::{Input, input, request};
-use serialmux::client::ClientError;
+use serialmux::api::{Input, answer, input, request};
+use serialmux::client::{ClientError, next};
 use serialmux::daemon::{Daemon, ServeError};
 use serialmux::place::Place;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,6 +64,36 @@ async fn a_daemon_killed_in_the_middle_loses_and_repeats_nothing() {
     let (_sender, receiver) = lab.attach(true).await;
     let (out, _, exit) = drain(receiver).await;
     assert_eq!(exit.code, 0);
+    assert!(out == sent, "{} of {} bytes", out.len(), sent.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_between_the_exit_and_the_last_output_waits_for_that() {
+    let mut lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.started();
+    guest.until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained()).await;
+    let sent = noise(200_000);
+    let mut printed = 0;
+    while printed < sent.len() {
+        printed += guest.print(Stdout, &sent[printed..]);
+    }
+    guest.exited(4);
+    // The exit goes first, and of the output what fits into the window.
+    guest.gasp().await;
+    while lab.client.list().await.unwrap()[0].status != "exited" {}
+    assert!(!guest.is_taken());
+    lab.restart().await;
+    let (_sender, mut receiver) = lab.attach(true).await;
+    let Ok(answer::Body::Output(first)) = next(&mut receiver).await else { panic!("no output") };
+    let drained = tokio::spawn(drain(receiver));
+    guest.connect(lab.listen).await;
+    guest.until("everything to be durable", |guest| guest.is_drained()).await;
+    let (rest, _, exit) = drained.await.unwrap();
+    assert_eq!(exit.code, 4);
+    let out = [&first.bytes[..], &rest[..]].concat();
     assert!(out == sent, "{} of {} bytes", out.len(), sent.len());
 }
 

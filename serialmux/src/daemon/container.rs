@@ -12,6 +12,7 @@
 //! was written meanwhile. A guest whose output cannot be stored is not told so and waits.
 
 mod control;
+mod disk;
 mod exec_client;
 mod exec_output;
 mod execs;
@@ -23,7 +24,7 @@ mod messages;
 mod outputs;
 mod streams;
 
-pub(super) use exec_client::{ExecEvent, Notes};
+pub(super) use exec_client::{Attachment, ExecEvent, Notes};
 pub(super) use handle::{Handle, Status};
 pub(super) use inputs::{Input, Inputs, Takings};
 pub(super) use streams::{Ends, Incoming};
@@ -33,9 +34,10 @@ use super::idle::Idle;
 use super::outbox::Outbox;
 use super::peer::{self, Established, Fresh};
 use crate::clock;
-use crate::store::journal::{Journal, JournalError};
+use crate::store::journal::Journal;
 use crate::store::state::{self, Exit, Registration, State};
 use control::Control;
+use disk::{lacks_output, synced};
 use exec_client::Note;
 use execs::Execs;
 use handle::Command;
@@ -57,8 +59,6 @@ use wire::{ChannelId, Event, Instant, Link, LinkConfig, Transport};
 const AFTERMATH: wire::Duration = wire::Duration::from_secs(15);
 /// Bytes a guest gets for its random generator: the size of the kernel's own key.
 const SEED: usize = 32;
-/// When to try again after the disk refused.
-const DISK_RETRY: wire::Duration = wire::Duration::from_secs(1);
 /// What clients of execs may have done before the task looks.
 const NOTES: usize = 256;
 
@@ -92,6 +92,8 @@ pub(super) struct Container {
     sync: Option<JoinHandle<io::Result<()>>>,
     wake_at: Option<Instant>,
     lost_at: Option<Instant>,
+    /// Nobody will bring what is missing of the output.
+    is_cut: bool,
     /// When the last VM was about to be started, µs since the Unix epoch; 0 before this daemon's time.
     expected_us: u64,
     /// Somebody has it run again: told once it does.
@@ -116,7 +118,9 @@ impl Container {
         events: Arc<Events>,
         inputs: Inputs,
     ) -> Handle {
-        let status = Status::recovered(&state, journal.len());
+        // Then its VM may be about to come back with it.
+        let lacks_output = lacks_output(&state, &journal);
+        let status = Status::recovered(&state, journal.len(), lacks_output);
         let (status, watcher) = watch::channel(status);
         let (commands, command_queue) = mpsc::channel(64);
         let (input_sender, input_queue) = mpsc::channel(16);
@@ -143,7 +147,8 @@ impl Container {
             notes: note_queue,
             sync: None,
             wake_at: None,
-            lost_at: None,
+            lost_at: lacks_output.then(clock::now),
+            is_cut: false,
             restarts: false,
             expected_us: 0,
             since_us: clock::wall_us(),
@@ -173,6 +178,7 @@ impl Container {
                 },
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(far_away)),
                     if deadline.is_some() => self.timeout(),
+                () = tokio::task::yield_now(), if self.is_behind() => {}
                 done = synced(&mut self.sync), if self.sync.is_some() => self.synced(done),
             }
         }
@@ -217,6 +223,7 @@ impl Container {
         // Who waits for an answer or a stream would wait for ever.
         self.control.reset("the container has ended");
         self.streams.reset();
+        self.is_cut = true;
         self.status.send_modify(|status| status.output_open = false);
     }
 
@@ -283,6 +290,7 @@ impl Container {
         self.outputs = Outputs::default();
         self.inputs.new_run(true);
         self.execs.clear();
+        self.is_cut = false;
         self.state = State { boot, agent, ..State::default() };
         self.save();
         self.status.send_modify(Status::new_run);
@@ -319,6 +327,9 @@ impl Container {
 
     fn settle(&mut self) {
         let Some(mut link) = self.link.take() else { return };
+        for channel in self.outputs.behind().collect::<Vec<_>>() {
+            self.readable(&mut link, channel);
+        }
         while let Some(event) = link.poll_event() {
             if matches!(event, Event::Greet | Event::Lost { .. }) {
                 self.greet_again(&mut link);
@@ -388,6 +399,7 @@ impl Container {
             (Some(label::Kind::Output(of)), ToMux) => {
                 let boot = self.state.boot.as_slice().try_into().unwrap_or_default();
                 self.outputs.opened(link, channel, of.packed, boot, &mut self.journal);
+                self.is_cut = false;
                 self.status.send_modify(|status| status.output_open = true);
             }
             (Some(label::Kind::Input(of)), ToGuest) => {
@@ -443,60 +455,14 @@ impl Container {
         self.inputs.gone(channel);
         self.control.gone(channel);
         self.execs.gone(channel);
-        self.outputs.gone(channel);
-        if self.outputs.is_empty() {
-            self.status.send_modify(|status| status.output_open = false);
-        }
+        self.is_cut |= self.outputs.gone(channel);
+        self.look_for_the_end();
     }
 
     fn save(&mut self) {
         let path = self.dir.join("state.json");
         if let Err(error) = tokio::task::block_in_place(|| state::save(&path, &self.state)) {
             tracing::error!(container = self.name, %error, "cannot save the state");
-        }
-    }
-
-    // ---- the disk ----
-
-    // Writes what came, and has it made durable; one sync at a time, for all that came meanwhile.
-    fn store(&mut self) {
-        match self.journal.write() {
-            Ok(len) => self.status.send_if_modified(|status| {
-                let news = status.written != len;
-                status.written = len;
-                news
-            }),
-            Err(error) => return self.disk_failed(&error),
-        };
-        if self.sync.is_none() && self.outputs.begin_sync() {
-            match self.journal.handle() {
-                Ok(file) => self.sync = Some(tokio::task::spawn_blocking(move || file.sync_data())),
-                Err(error) => self.disk_failed(&error),
-            }
-        }
-    }
-
-    fn disk_failed(&mut self, error: &JournalError) {
-        if self.wake_at.is_none() {
-            tracing::error!(container = self.name, %error, "output is held back in the VM");
-            self.wake_at = Some(clock::now() + DISK_RETRY);
-        }
-    }
-
-    // After a failed sync nobody knows what is on the disk (the page cache may claim too much), so
-    // nothing more is released in this run of the daemon; the guest keeps it.
-    fn synced(&mut self, done: io::Result<()>) {
-        self.sync = None;
-        if let Err(error) = done {
-            tracing::error!(container = self.name, %error, "fdatasync failed; output stays in the VM");
-            self.outputs.never_release();
-            return;
-        }
-        if let Some(link) = &mut self.link {
-            self.outputs.release(link);
-        }
-        if self.outputs.is_empty() {
-            self.status.send_modify(|status| status.output_open = false);
         }
     }
 
@@ -570,7 +536,8 @@ impl Container {
                 "the VM ended without an exit status{}{text}",
                 if text.is_empty() { "" } else { ": " }
             );
-            self.exited(Exit { code: 137, error, time_us: clock::wall_us(), process: None });
+            let time_us = clock::wall_us();
+            self.exited(Exit { code: 137, error, time_us, process: None, output_length: 0 });
             self.save();
         }
         self.give_up();
@@ -581,9 +548,10 @@ fn far_away() -> tokio::time::Instant {
     tokio::time::Instant::now() + std::time::Duration::from_secs(3600)
 }
 
-async fn synced(sync: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
-    match sync {
-        Some(task) => task.await.map_err(io::Error::other)?,
-        None => std::future::pending().await,
-    }
+/// A link that nobody is at the other end of.
+#[cfg(test)]
+fn test_link() -> Link {
+    let (psk, protection) = (wire::Psk::derive(b"a key"), wire::Protection::Plain);
+    let identity = wire::GuestIdentity { psk, protection, boot_id: [1; 16], agent: String::new() };
+    Link::guest(LinkConfig::uart(), identity, clock::entropy(), clock::now())
 }

@@ -14,6 +14,8 @@ use thiserror::Error;
 use wire::STATE_LEN;
 
 const READ_STEP: usize = 256 * 1024;
+/// A batch of so many bytes is to be written before more is added to it.
+const FULL: usize = 1024 * 1024;
 
 /// A journal that cannot be used.
 #[derive(Debug, Error)]
@@ -145,6 +147,17 @@ impl Journal {
     /// Where `channel` of `boot` got to, if it is in the journal.
     pub fn progress(&self, boot: [u8; 16], channel: u32) -> Option<Progress> {
         (self.boot == Some(boot)).then(|| self.channels.get(&channel).copied()).flatten()
+    }
+
+    /// Whether a channel of `boot` has come to its end, behind so many bytes.
+    pub fn has_ended(&self, boot: &[u8], length: u64) -> bool {
+        let is_end = |progress: &Progress| progress.ended.is_some_and(|(end, _)| end >= length);
+        self.boot.is_some_and(|it| it == boot) && self.channels.values().any(is_end)
+    }
+
+    /// Whether the batch is to be written before more is added.
+    pub fn is_full(&self) -> bool {
+        self.batch.len() >= FULL
     }
 
     /// Adds a record to the batch.

@@ -86,6 +86,9 @@ pub struct Exit {
     /// How the process itself ended; absent if it never ran, or if nobody could tell any more.
     #[serde(default)]
     pub process: Option<ProcessEnd>,
+    /// Bytes of the channel with its output, all of which come before it is known to be whole; 0 if nothing does.
+    #[serde(default)]
+    pub output_length: u64,
 }
 
 /// How a process ended, beside its code.
@@ -105,7 +108,8 @@ pub struct ProcessEnd {
 
 impl From<&Exited> for Exit {
     fn from(exited: &Exited) -> Self {
-        let Exited { code, signal, core_dumped, raw_status, oom_killed, exited_us, .. } = *exited;
+        let Exited { code, signal, core_dumped, raw_status, oom_killed, .. } = *exited;
+        let Exited { exited_us: time_us, output_length, .. } = *exited;
         let output = match exited.output_end() {
             OutputEnd::Drained => "drained",
             OutputEnd::Abandoned => "abandoned",
@@ -113,13 +117,13 @@ impl From<&Exited> for Exit {
         };
         let output = output.to_owned();
         let process = ProcessEnd { signal, core_dumped, raw_status, oom_killed, output };
-        Self { code, error: String::new(), time_us: exited_us, process: Some(process) }
+        Self { code, error: String::new(), time_us, process: Some(process), output_length }
     }
 }
 
 impl From<Failed> for Exit {
     fn from(Failed { code, text: error, time_us, .. }: Failed) -> Self {
-        Self { code, error, time_us, process: None }
+        Self { code, error, time_us, process: None, output_length: 0 }
     }
 }
 
@@ -158,7 +162,10 @@ mod tests {
     fn an_end_that_an_older_daemon_has_written_down_is_read() {
         let old = r#"{"code": 7, "error": "", "time_us": 5}"#;
         let exit: Exit = serde_json::from_str(old).unwrap();
-        assert_eq!(exit, Exit { code: 7, error: String::new(), time_us: 5, process: None });
+        assert_eq!(
+            exit,
+            Exit { code: 7, error: String::new(), time_us: 5, process: None, output_length: 0 }
+        );
     }
 }
 

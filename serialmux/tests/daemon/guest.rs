@@ -148,7 +148,9 @@ impl Guest {
     }
 
     pub(crate) fn exited(&mut self, code: i32) {
-        let exited = guest::Exited { session: ID.into(), code, ..guest::Exited::default() };
+        let output_length = self.link.offset(self.output).unwrap();
+        let session = ID.into();
+        let exited = guest::Exited { session, code, output_length, ..guest::Exited::default() };
         self.link.finish(self.output);
         self.say(guest::Body::Exited(exited));
     }
@@ -187,6 +189,14 @@ impl Guest {
             let step = tokio::time::timeout_at(limit, self.step()).await;
             assert!(step.is_ok(), "waited too long for {what}: {:?}", self.link);
         }
+    }
+
+    /// Says what can be said without an answer, and is cut off.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) async fn gasp(&mut self) {
+        let mut out = Vec::new();
+        while self.link.poll_transmit(clock::now(), &mut out) {}
+        self.line.take().unwrap().write_all(&out).await.unwrap();
     }
 
     /// Moves bytes both ways while something else goes on.

@@ -2,7 +2,7 @@
 
 use super::{Handle, Refusal, Reply, ask, exit_message, send};
 use crate::api::{Receiver, Sender, answer, input, request};
-use crate::daemon::container::{ExecEvent, Notes};
+use crate::daemon::container::{Attachment, ExecEvent, Notes};
 use std::io;
 use std::sync::Arc;
 use wire::message::guest::Known;
@@ -21,11 +21,25 @@ pub(super) async fn run(
     check(&exec, &handle.id)?;
     let id = exec.session.clone();
     let attached = handle.attach_exec(known(&exec), request.from).await;
-    let (mut attachment, is_known) = attached.ok_or_else(removed)?;
+    let (attachment, is_known) = attached.ok_or_else(removed)?;
+    let notes = attachment.notes.clone();
     if !is_known && let Err(refusal) = ask(handle, mux::Body::Exec(exec)).await {
         handle.exec_refused(id).await;
         return Err(refusal);
     }
+    let done = attend(attachment, sender, receiver).await;
+    if done.is_err() {
+        notes.left().await;
+    }
+    done
+}
+
+// Until the process has ended, or its client has hung up, which may come back.
+async fn attend(
+    mut attachment: Attachment,
+    sender: &mut Sender,
+    receiver: Receiver,
+) -> Result<(), Refusal> {
     let inputs = pump(attachment.notes.clone(), receiver);
     tokio::pin!(inputs);
     loop {
@@ -38,7 +52,6 @@ pub(super) async fn run(
                     return Ok(());
                 }
             }
-            // The client has hung up; it may come back.
             error = &mut inputs => return Err(Refusal::Hangup(error)),
         }
     }

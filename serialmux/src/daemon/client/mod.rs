@@ -169,7 +169,8 @@ fn registration(register: request::Register) -> Registration {
 fn summary(handle: &Handle) -> answer::Summary {
     let Registration { id, name, command, created_us, .. } = handle.registered();
     let status = handle.status();
-    let none = || Exit { code: 0, error: String::new(), time_us: 0, process: None };
+    let none =
+        || Exit { code: 0, error: String::new(), time_us: 0, process: None, output_length: 0 };
     let exit = status.exit.clone().unwrap_or_else(none);
     answer::Summary {
         id,

@@ -50,6 +50,8 @@ pub(super) enum NoteBody {
     InputEnd,
     /// It knows how the process ended.
     Done,
+    /// It has hung up, and may come back.
+    Left,
 }
 
 /// A client, for the container's task.
@@ -124,6 +126,11 @@ impl Notes {
     /// The client knows how the process ended.
     pub(crate) async fn done(&self) {
         self.note(NoteBody::Done).await;
+    }
+
+    /// The client has hung up. To be told when its events are dropped: nobody would look for that.
+    pub(crate) async fn left(&self) {
+        self.note(NoteBody::Left).await;
     }
 
     /// Bytes for the process. Waits when it does not read.

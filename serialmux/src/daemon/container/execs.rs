@@ -28,6 +28,10 @@ use wire::{ChannelId, Duration, Instant, Link};
 const ABSENCE: Duration = Duration::from_secs(300);
 /// Most ended processes remembered, for who asks how they ended.
 const MAX_ENDED: usize = 256;
+/// Most processes that a guest is believed to have. Of an agent's there are 400 and 128 notes of others.
+const MAX_TOLD: usize = 2048;
+/// The longest id that a guest is believed to have given one.
+const MAX_ID: usize = 256;
 
 /// How a process ended, and how much it wrote.
 #[derive(Debug, Clone)]
@@ -118,6 +122,12 @@ impl Execs {
         })
     }
 
+    /// One of that id that the guest tells of, unless it tells of too many.
+    fn told(&mut self, id: &str) -> Option<&mut Exec> {
+        let fits = id.len() <= MAX_ID && self.all.len() < MAX_TOLD;
+        (fits || self.all.contains_key(id)).then(|| self.entry(id))
+    }
+
     fn of_channel(&mut self, channel: ChannelId) -> Option<&mut Exec> {
         let id = self.by_channel.get(&channel)?;
         self.stirred.insert(id.clone());
@@ -172,6 +182,8 @@ impl Execs {
                 exec.client = None;
                 exec.given_up = true;
             }
+            // That nobody listens any more is seen at the next look.
+            NoteBody::Left => {}
         }
     }
 
@@ -180,12 +192,14 @@ impl Execs {
     /// The guest tells of one.
     pub(super) fn known(&mut self, known: Known) {
         let id = known.session.clone();
-        self.entry(&id).known = known;
+        if let Some(exec) = self.told(&id) {
+            exec.known = known;
+        }
     }
 
     /// One runs; what is new of it.
     pub(super) fn started(&mut self, started: &Started) -> Vec<ExecNews> {
-        let exec = self.entry(&started.session);
+        let Some(exec) = self.told(&started.session) else { return Vec::new() };
         exec.pid = started.pid;
         let is_new = exec.started_us.replace(started.time_us).is_none() && exec.end.is_none();
         let phases = if is_new { &["exec_create", "exec_start"][..] } else { &[] };
@@ -205,8 +219,8 @@ impl Execs {
     }
 
     fn ended(&mut self, id: &str, end: End) -> Vec<ExecNews> {
-        let exec = self.entry(id);
         let mut news = Vec::new();
+        let Some(exec) = self.told(id) else { return news };
         if exec.end.is_none() {
             if exec.started_us.is_none() {
                 news.push(exec.news("exec_create", end.exit.time_us));
@@ -229,7 +243,8 @@ impl Execs {
 
     /// The container has ended: who is not there now will not come.
     pub(super) fn give_up_absent(&mut self) {
-        for (id, exec) in self.all.iter_mut().filter(|(_, exec)| exec.client.is_none()) {
+        let is_absent = |exec: &Exec| exec.client.as_ref().is_none_or(ExecClient::is_gone);
+        for (id, exec) in self.all.iter_mut().filter(|(_, exec)| is_absent(exec)) {
             exec.given_up = true;
             self.stirred.insert(id.clone());
         }
@@ -260,20 +275,21 @@ impl Execs {
         channel: ChannelId,
         base: u64,
     ) {
-        link.accept(channel, base);
+        let Some(exec) = self.told(&of.session) else { return link.refuse(channel) };
+        exec.output = Some(ExecOutput::new(channel, base, of.packed));
         self.by_channel.insert(channel, of.session.clone());
-        self.entry(&of.session).output = Some(ExecOutput::new(channel, base, of.packed));
+        link.accept(channel, base);
     }
 
     /// A channel of input is there.
     pub(super) fn input_opened(&mut self, link: &mut Link, id: &str, channel: ChannelId) {
-        link.accept(channel, 0);
-        self.by_channel.insert(channel, id.to_owned());
-        let exec = self.entry(id);
+        let Some(exec) = self.told(id) else { return link.refuse(channel) };
         exec.input.channel = Some(channel);
         if let Some(client) = &mut exec.client {
             client.knows_input = false;
         }
+        self.by_channel.insert(channel, id.to_owned());
+        link.accept(channel, 0);
     }
 
     /// Something is to be read from a channel, or it has room, or it has ended, if it is of these.
@@ -462,5 +478,56 @@ impl Exec {
             Some(output) => output.held.is_none() && (output.ended || output.next >= length),
             None => length == 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::container::test_link;
+
+    fn known(id: &str) -> Known {
+        Known { session: id.to_owned(), ..Known::default() }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_is_missed_at_once_although_nothing_else_happens() {
+        let (sender, mut notes) = mpsc::channel(4);
+        let (mut execs, mut link) = (Execs::new(sender), test_link());
+        let attachment = execs.attach(known("e"), 0);
+        let of = label::Output { session: "e".to_owned(), ..label::Output::default() };
+        execs.output_opened(&mut link, &of, ChannelId(8), 0);
+        let now = Instant::default();
+        execs.settle(&mut link, now);
+        assert_eq!(execs.deadline(), None);
+        let told = attachment.notes.clone();
+        drop(attachment);
+        told.left().await;
+        execs.noted(notes.recv().await.unwrap(), Some(&mut link));
+        execs.settle(&mut link, now);
+        assert_eq!(execs.deadline(), Some(now + ABSENCE));
+        // With its container it is given up, as is one whose note is still to come.
+        execs.give_up_absent();
+        assert!(execs.all["e"].given_up);
+        drop(execs.attach(known("f"), 0).events);
+        execs.give_up_absent();
+        assert!(execs.all["f"].given_up);
+    }
+
+    #[test]
+    fn a_guest_is_not_believed_to_have_more_processes_than_an_agent_has() {
+        let (sender, _notes) = mpsc::channel(1);
+        let (mut execs, mut link) = (Execs::new(sender), test_link());
+        (0..10_000).for_each(|n| execs.known(known(&n.to_string())));
+        let started = |session| Started { session, ..Started::default() };
+        (0..10_000).for_each(|n| drop(execs.started(&started(format!("s{n}")))));
+        assert_eq!(execs.all.len(), MAX_TOLD);
+        execs.known(known(&"x".repeat(MAX_ID + 1)));
+        execs.input_opened(&mut link, "one more", ChannelId(9));
+        assert_eq!((execs.all.len(), execs.by_channel.len()), (MAX_TOLD, 0));
+        assert_eq!(execs.started(&started("1".to_owned())).len(), 2, "it is known");
+        // A client's own is another matter.
+        drop(execs.attach(known("mine"), 0));
+        assert!(execs.all.contains_key("mine"));
     }
 }

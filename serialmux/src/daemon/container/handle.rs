@@ -38,10 +38,10 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    pub(super) fn recovered(state: &State, written: u64) -> Self {
+    pub(super) fn recovered(state: &State, written: u64, output_open: bool) -> Self {
         let (started_us, exit) = (state.started_us, state.exit.clone());
         let (paused, restarting) = (state.paused, state.restarting);
-        Self { started_us, exit, paused, restarting, written, ..Self::default() }
+        Self { started_us, exit, paused, restarting, written, output_open, ..Self::default() }
     }
 
     pub(super) fn new_run(&mut self) {

@@ -94,7 +94,7 @@ impl Inspection {
 
 /// How a process ended, the container's own or one beside it.
 pub(super) fn show_exit(exit: &Exit) -> Value {
-    let Exit { code, error, time_us, process } = exit;
+    let Exit { code, error, time_us, process, .. } = exit;
     let time = moment::show(*time_us);
     match process {
         None => json!({ "code": code, "error": error, "time": time }),

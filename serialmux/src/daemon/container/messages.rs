@@ -116,7 +116,7 @@ impl Container {
         (self.state.paused, self.state.restarting) = (false, false);
         self.tell(self.news("die").at(exit.time_us).with("exitCode", exit.code));
         self.execs.give_up_absent();
-        let open = !self.outputs.is_empty();
+        let open = self.is_output_open();
         self.status.send_modify(|status| {
             status.exit = Some(exit);
             status.output_open = open;

@@ -38,6 +38,11 @@ struct Output {
     digest: Digest,
     /// What came behind those.
     tail: BytesMut,
+    /// Whether the journal had no room for all that has come.
+    behind: bool,
+    /// Whether the channel has come to its end.
+    finished: bool,
+    /// Whether the journal has that.
     ended: bool,
 }
 
@@ -54,26 +59,36 @@ impl Output {
             known: (place.stored, place.sum),
             digest,
             tail: BytesMut::new(),
+            behind: false,
+            finished: false,
             ended: false,
         }
     }
 
-    fn take(
-        &mut self,
-        channel: u32,
-        bytes: &[u8],
-        journal: &mut Journal,
-    ) -> Result<(), OutputError> {
+    fn push(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
-        let Some(mut unpacker) = self.unpacker.take() else {
-            return self.entries(channel, bytes, journal);
-        };
-        unpacker.push(bytes);
-        while let Some(block) = unpacker.next_block()? {
-            self.block(channel, &block, journal)?;
+        match &mut self.unpacker {
+            Some(unpacker) => unpacker.push(bytes),
+            None => self.reader.push(bytes),
         }
-        self.unpacker = Some(unpacker);
-        Ok(())
+    }
+
+    /// Moves what has come into the journal's batch; whether that had room for all of it. What has come may unpack
+    /// to a thousand times as much.
+    fn pump(&mut self, channel: u32, journal: &mut Journal) -> Result<bool, OutputError> {
+        while !journal.is_full() {
+            let is_more = match &mut self.unpacker {
+                None => self.entry(channel, journal)?,
+                Some(unpacker) => match unpacker.next_block()? {
+                    Some(block) => self.block(channel, &block, journal).map(|()| true)?,
+                    None => false,
+                },
+            };
+            if !is_more {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// So many bytes more are read.
@@ -88,20 +103,13 @@ impl Output {
         Place { segment, before_us, digest: self.digest.state(), ..Place::default() }
     }
 
-    /// What is not packed can be read on after each entry.
-    fn entries(
-        &mut self,
-        channel: u32,
-        bytes: &[u8],
-        journal: &mut Journal,
-    ) -> Result<(), OutputError> {
-        self.reader.push(bytes);
-        while let Some((entry, n)) = self.reader.next_entry()? {
-            self.advance(n);
-            self.place = self.here();
-            journal.push(&record(channel, self.place, entry));
-        }
-        Ok(())
+    /// What is not packed can be read on after each entry. Whether there was one.
+    fn entry(&mut self, channel: u32, journal: &mut Journal) -> Result<bool, OutputError> {
+        let Some((entry, n)) = self.reader.next_entry()? else { return Ok(false) };
+        self.advance(n);
+        self.place = self.here();
+        journal.push(&record(channel, self.place, entry));
+        Ok(true)
     }
 
     fn block(
@@ -211,7 +219,7 @@ impl Outputs {
         }
     }
 
-    /// Moves what came on a channel into the journal's batch.
+    /// Moves what came on a channel into the journal's batch, as far as that has room.
     pub(super) fn read(
         &mut self,
         link: &mut Link,
@@ -220,19 +228,38 @@ impl Outputs {
     ) -> Result<(), OutputError> {
         let Some(output) = self.open.get_mut(&channel) else { return Ok(()) };
         loop {
+            output.behind = !output.pump(channel.0, journal)?;
+            if output.behind {
+                break;
+            }
             let bytes = link.read(channel, READ_STEP);
             if bytes.is_empty() {
                 break;
             }
-            output.take(channel.0, &bytes, journal)?;
+            output.push(&bytes);
         }
         self.written.push(Let::Release(channel, output.place.segment));
+        self.end(channel, journal);
         Ok(())
+    }
+
+    /// Channels of which more is to be [read](Self::read) when the batch has been written.
+    pub(super) fn behind(&self) -> impl Iterator<Item = ChannelId> {
+        self.open.iter().filter(|(_, output)| output.behind).map(|(channel, _)| *channel)
     }
 
     /// A channel came to its end.
     pub(super) fn finished(&mut self, channel: ChannelId, journal: &mut Journal) {
-        if let Some(output) = self.open.get_mut(&channel).filter(|output| !output.ended) {
+        if let Some(output) = self.open.get_mut(&channel) {
+            output.finished = true;
+        }
+        self.end(channel, journal);
+    }
+
+    /// Puts the end of a channel behind everything that came on it.
+    fn end(&mut self, channel: ChannelId, journal: &mut Journal) {
+        let output = self.open.get_mut(&channel);
+        if let Some(output) = output.filter(|it| it.finished && !it.behind && !it.ended) {
             output.ended = true;
             let (length, digest) = (output.offset, output.digest.state());
             journal.push(&Record::End { channel: channel.0, length, digest });
@@ -240,9 +267,9 @@ impl Outputs {
         }
     }
 
-    /// A channel is gone without an end.
-    pub(super) fn gone(&mut self, channel: ChannelId) {
-        self.open.remove(&channel);
+    /// A channel is gone; whether without its end.
+    pub(super) fn gone(&mut self, channel: ChannelId) -> bool {
+        self.open.remove(&channel).is_some_and(|output| !output.ended)
     }
 
     /// Whether no more output can come.
@@ -252,7 +279,8 @@ impl Outputs {
 
     /// Whether there is something to sync; what was written so far is in it.
     pub(super) fn begin_sync(&mut self) -> bool {
-        self.syncing = std::mem::take(&mut self.written);
+        // What is in there still is of a sync that could not begin.
+        self.syncing.append(&mut self.written);
         !self.syncing.is_empty()
     }
 
@@ -274,5 +302,64 @@ impl Outputs {
     pub(super) fn never_release(&mut self) {
         self.untrusted = true;
         self.syncing.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::container::test_link as link;
+    use wire::pack::{Budget, Packer};
+
+    const BOOT: [u8; 16] = [3; 16];
+
+    /// An output with what an agent makes of so many pieces of 16 KiB that are all alike.
+    fn packed(pieces: u64) -> (Output, u64) {
+        let (mut writer, mut packer) = (chunk::Writer::default(), Packer::new(&Budget::new(1)));
+        let mut line = Vec::new();
+        for n in 0..pieces {
+            let mut entry = Vec::new();
+            writer.push(chunk::Stream::Stdout, n, &[b'x'; 16 * 1024], &mut entry);
+            packer.push(&entry, &mut line);
+        }
+        let mut output = Output::resume(Place::default(), true, link().blank_digest());
+        output.push(&line);
+        (output, line.len() as u64)
+    }
+
+    #[test]
+    fn what_unpacks_to_a_thousand_times_as_much_goes_to_the_journal_piece_by_piece() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&dir.path().join("j")).unwrap();
+        let (output, len) = packed(1_000);
+        assert!(len < 100_000, "{len}");
+        let (mut outputs, channel) = (Outputs::default(), ChannelId(2));
+        journal.push(&Record::Begin { boot: BOOT, channel: 2 });
+        outputs.open.insert(channel, output);
+        let mut written = 0;
+        for rounds in 1.. {
+            let output = outputs.open.get_mut(&channel).unwrap();
+            output.behind = !output.pump(2, &mut journal).unwrap();
+            // Its end was heard of before all of it is in there.
+            outputs.finished(channel, &mut journal);
+            let before = std::mem::replace(&mut written, journal.write().unwrap());
+            assert!(written - before < 1_200_000, "{}", written - before);
+            if outputs.behind().next().is_none() {
+                assert!(rounds > 10, "{rounds}");
+                break;
+            }
+            assert!(!journal.has_ended(&BOOT, 0));
+        }
+        assert!(written > 16_384_000 && journal.has_ended(&BOOT, len), "{written}");
+        assert!(outputs.is_empty());
+    }
+
+    #[test]
+    fn what_a_sync_that_could_not_begin_was_to_release_is_released_by_the_next() {
+        let mut outputs = Outputs::default();
+        outputs.written.push(Let::Release(ChannelId(2), 100));
+        assert!(outputs.begin_sync());
+        assert!(outputs.begin_sync(), "the first has not begun");
+        assert!(matches!(outputs.syncing[..], [Let::Release(ChannelId(2), 100)]));
     }
 }
