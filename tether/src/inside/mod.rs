@@ -29,7 +29,7 @@ use nix::unistd::Pid;
 use prost::Message as _;
 use rustix::fs::fstat;
 use wire::ChannelId;
-use wire::message::inside::{Happening, PathStat, StatPath, Thaw, What};
+use wire::message::inside::{PathStat, StatPath, Thaw, What};
 use wire::message::{guest, mux};
 
 use self::archive::{pack, unpack};
@@ -158,7 +158,7 @@ impl Inside {
         }
         if let Some(news) = self.memory.as_mut().and_then(MemoryWatch::take) {
             tracing::warn!("the container is out of memory: {} killed", news.kills);
-            tell(What::OutOfMemory(news), uplink);
+            uplink.happened(What::OutOfMemory(news));
         }
     }
 
@@ -176,7 +176,7 @@ impl Inside {
                 uplink.say(guest::Body::Reply(reply(request, Ok(Vec::new()))));
             }
             if thawed.overdue {
-                tell(What::Thawed(Thaw {}), uplink);
+                uplink.happened(What::Thawed(Thaw {}));
             }
         }
     }
@@ -247,11 +247,6 @@ fn reply(request: u64, result: Result<Vec<u8>, String>) -> guest::Reply {
         Ok(body) => guest::Reply { request, error: String::new(), body },
         Err(error) => guest::Reply { request, error, body: Vec::new() },
     }
-}
-
-fn tell(what: What, uplink: &mut Uplink) {
-    let happening = Happening { time_us: clock::wall_us(), what: Some(what) };
-    uplink.say(guest::Body::Happening(happening));
 }
 
 /// What the child does.

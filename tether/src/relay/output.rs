@@ -257,7 +257,7 @@ impl OutputRelay {
                     self.stuck = true;
                     return if flow == Flow::Moved { flow } else { Flow::Stuck };
                 }
-                Flow::Ended => return if flow == Flow::Moved { flow } else { Flow::Ended },
+                Flow::Ended => return Flow::Ended,
             }
         }
         if flow == Flow::Idle && !self.is_passed_on() { Flow::Stuck } else { flow }
@@ -270,6 +270,9 @@ impl OutputRelay {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let room = self.readable(link);
             if room == 0 && !stdio.output_ended() {
+                if moved {
+                    break;
+                }
                 return Flow::Stuck;
             }
             let mut buffer = std::mem::take(&mut self.buffer);

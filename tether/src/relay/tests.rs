@@ -211,6 +211,31 @@ async fn crumbs_are_gathered_and_an_answer_is_not() {
 }
 
 #[tokio::test]
+async fn the_end_of_output_is_told_with_the_last_of_it() {
+    let (mut uplink, _peer) = connected();
+    let (mut stdio, child) = Stdio::open(false, false).unwrap();
+    let mut relay = open_output(&mut uplink, false);
+    // No crumb, after which more is waited for.
+    file(child.stdout).write_all(&noise(3000)).unwrap();
+    drop(child.stderr);
+    assert_eq!((relay.turn(&mut stdio, uplink.link()), relay.bytes()), (Flow::Ended, 3000));
+}
+
+#[tokio::test]
+async fn output_that_moves_is_not_stuck_although_it_fills_the_room() {
+    let (mut uplink, mut peer) = connected();
+    let step = |uplink: &mut Uplink, _: &mut Peer| uplink.turn(|_| {}).unwrap();
+    until(&mut uplink, &mut peer, step, |uplink, _| uplink.sessions() > 0).await;
+    let (mut stdio, child) = Stdio::open(false, false).unwrap();
+    let mut relay = open_output(&mut uplink, false);
+    file(child.stdout).write_all(&noise(60_000)).unwrap();
+    assert!(uplink.link().is_live() && uplink.link().is_scarce());
+    assert_eq!(relay.turn(&mut stdio, uplink.link()), Flow::Moved);
+    assert!(relay.is_stuck() && relay.bytes() < 60_000);
+    assert_eq!(relay.turn(&mut stdio, uplink.link()), Flow::Stuck);
+}
+
+#[tokio::test]
 async fn input_arrives_whole_and_its_end_closes_the_pipe() {
     let (mut uplink, mut peer) = connected();
     let (mut stdio, child) = Stdio::open(false, true).unwrap();

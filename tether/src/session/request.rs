@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use wire::message::guest::{Body, Failed};
-use wire::message::inside::{Happening, Signaled, What};
+use wire::message::inside::{Signaled, What};
 
 use super::{Phase, Session, Teller};
 use crate::clock;
@@ -78,8 +78,7 @@ impl Session {
     /// As Docker has it: an event of the container, not of what runs beside its own process.
     fn tell_signal(&self, signal: i32, teller: &mut Teller<'_>) {
         if self.is_first {
-            let what = Some(What::Signaled(Signaled { signal }));
-            teller.uplink.say(Body::Happening(Happening { time_us: clock::wall_us(), what }));
+            teller.uplink.happened(What::Signaled(Signaled { signal }));
         }
     }
 
@@ -92,6 +91,12 @@ impl Session {
             self.restarts.give_up();
         }
         match &self.phase {
+            // What hangs before it is the program (in a directory whose server is gone) must be killed as well.
+            Phase::Starting { starting, exit: None } if number == libc::SIGKILL => {
+                sys::kill(starting.pid, number).map_err(|_| RequestError::Ended)?;
+                self.gone_at.get_or_insert(Instant::now() + KILL_PATIENCE);
+                Ok(())
+            }
             Phase::Waiting | Phase::Starting { .. } => {
                 self.early.add(number);
                 Ok(())
@@ -99,8 +104,8 @@ impl Session {
             // ESRCH cannot be: nobody but the agent collects it, and then the phase is another.
             Phase::Running { pid, .. } => {
                 sys::kill(*pid, number).map_err(|_| RequestError::Ended)?;
-                if number == libc::SIGKILL && self.gone_at.is_none() {
-                    self.gone_at = Some(Instant::now() + KILL_PATIENCE);
+                if number == libc::SIGKILL {
+                    self.gone_at.get_or_insert(Instant::now() + KILL_PATIENCE);
                 }
                 Ok(())
             }
@@ -219,7 +224,7 @@ impl Session {
     /// Ends the session without its process, which waits in the kernel where no signal reaches, or for somebody
     /// in its namespace who does. Without the container's own session the machine ends, and the process with it.
     fn abandon(&mut self, teller: &mut Teller<'_>) {
-        if !self.is_running() {
+        if !self.is_running() && !matches!(self.phase, Phase::Starting { .. }) {
             return;
         }
         warn!("session {} does not end, not even by SIGKILL; it is given up", self.id);

@@ -67,7 +67,10 @@ impl Streams {
             let (channel, packer) = streams.output_channel(session, uplink)?;
             streams.output = Some(OutputRelay::new(channel, launch.tty, packer));
         }
-        streams.open_input(session, launch, uplink)?;
+        if let Err(error) = streams.open_input(session, launch, uplink) {
+            streams.close(uplink.link());
+            return Err(error);
+        }
         Ok(streams)
     }
 

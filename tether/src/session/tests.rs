@@ -5,12 +5,20 @@ use guestinfo::{CmdSpec, SessionSpec};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use wire::Direction;
+use std::os::unix::process::ExitStatusExt as _;
 use wire::message::label;
 use wire::pack::{Budget, Packer};
+use wire::{Direction, LinkConfig};
 
-use crate::peer::{Peer, connected, until};
+use crate::peer::{Peer, connected, connected_as, until};
 use wire::message::inside::What;
+
+impl Session {
+    /// Takes another process for its own.
+    pub(crate) fn run_as(&mut self, pid: Pid) {
+        self.phase = Phase::Running { pid, started_us: 1, since: Instant::now() };
+    }
+}
 
 /// Does something with a session, and with a report of its own.
 fn told<T>(
@@ -123,7 +131,7 @@ async fn each_signal_of_a_stop_is_told_before_the_end_and_none_of_an_exec() {
         let mut asleep = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let child = running(&mut session, &mut uplink);
         let pid = Pid::from_raw(asleep.id().cast_signed());
-        session.phase = Phase::Running { pid, started_us: 1, since: Instant::now() };
+        session.run_as(pid);
         let stop = |session: &mut Session, teller: &mut Teller<'_>| {
             session.stop(None, Duration::ZERO, teller)
         };
@@ -175,11 +183,10 @@ fn ended_of(mut session: Session, uplink: &mut Uplink) -> (Session, crate::stdio
 
 /// Has a session's process run, with streams of its own.
 fn running(session: &mut Session, uplink: &mut Uplink) -> crate::stdio::ChildStdio {
-    let (stdio, child) = crate::stdio::Stdio::open(false, session.launch.open_stdin).unwrap();
+    let (stdio, child) = Stdio::open(false, session.launch.open_stdin).unwrap();
     let (id, launch, is_log) = (session.id.clone(), session.launch.clone(), session.is_first);
     session.streams = Some(Streams::open(&id, &launch, (is_log, false), stdio, uplink).unwrap());
-    let since = Instant::now();
-    session.phase = Phase::Running { pid: Pid::from_raw(42), started_us: 1, since };
+    session.run_as(Pid::from_raw(42));
     child
 }
 
@@ -209,6 +216,45 @@ async fn output_left_in_the_pipe_comes_before_the_exit_record() {
         peer.channel(Direction::ToMux, |kind| matches!(kind, label::Kind::Output(_))).unwrap();
     assert_eq!(record.output_length, peer.received[&output].len() as u64);
     assert!(peer.received[&output].ends_with(b"last words"));
+}
+
+#[tokio::test]
+async fn a_session_that_the_link_has_no_channel_for_leaves_none_open() {
+    // Those for control, and one.
+    let config = LinkConfig { max_channels: 3, ..LinkConfig::uart() };
+    let (mut uplink, mut peer) = connected_as(config);
+    let mut session = session(SessionSpec { open_stdin: true, ..SessionSpec::default() });
+    let (stdio, _child) = Stdio::open(false, true).unwrap();
+    assert!(session.connect(stdio, &mut uplink).is_err(), "there is one for output only");
+    let output =
+        |peer: &Peer| peer.channel(Direction::ToMux, |kind| matches!(kind, label::Kind::Output(_)));
+    let step = |uplink: &mut Uplink, _: &mut Peer| uplink.turn(|_| {}).unwrap();
+    let has_ended = |peer: &Peer| output(peer).is_some_and(|it| peer.finished.contains(&it));
+    until(&mut uplink, &mut peer, step, |_, peer| has_ended(peer)).await;
+}
+
+#[tokio::test]
+async fn what_hangs_before_it_is_the_program_is_killed_as_well() {
+    let (mut uplink, _peer) = connected();
+    let mut session = session(SessionSpec::default());
+    let mut hangs = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    // Nothing is ever said on its status pipe, whose other end stays open.
+    let (status, _other) = nix::unistd::pipe().unwrap();
+    let pid = Pid::from_raw(hangs.id().cast_signed());
+    let starting = Starting::of(pid, status).unwrap();
+    session.phase = Phase::Starting { starting, exit: None };
+    assert_eq!(signaled(&mut session, &mut uplink, libc::SIGTERM), Ok(()));
+    assert_eq!(
+        session.early.take().collect::<Vec<_>>(),
+        [libc::SIGTERM],
+        "that is for the program"
+    );
+    assert_eq!(signaled(&mut session, &mut uplink, libc::SIGKILL), Ok(()));
+    assert_eq!(hangs.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert!(session.deadline().is_some(), "one that hangs in the kernel is given up");
+    session.gone_at = Some(Instant::now());
+    turn(&mut session, &mut uplink);
+    assert!(session.is_over());
 }
 
 #[tokio::test]
@@ -311,8 +357,7 @@ async fn who_is_killed_is_not_run_again() {
     let mut session = session(of);
     // Nobody has this number: the signal goes nowhere, what it means for the policy stays.
     let child = running(&mut session, &mut uplink);
-    session.phase =
-        Phase::Running { pid: Pid::from_raw(i32::MAX), started_us: 1, since: Instant::now() };
+    session.run_as(Pid::from_raw(i32::MAX));
     let killed = signaled(&mut session, &mut uplink, libc::SIGKILL);
     assert_eq!(killed, Err(RequestError::Ended));
     let exit = Exit { code: 137, signal: 9, core_dumped: false, raw: 9 };

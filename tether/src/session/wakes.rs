@@ -122,7 +122,7 @@ impl Scene {
             streams.extend(Spool::with(Box::new(disk.clone()), 64, sys::random).unwrap());
         }
         session.streams = Some(streams);
-        session.phase = Phase::Running { pid: PID, started_us: 1, since: Instant::now() };
+        session.run_as(PID);
         let bells = Bells::default();
         let bell = bells.bell(0);
         bells.ring(0);
