@@ -12,6 +12,7 @@ use serialmux::api::{Input, answer, input, request};
 use serialmux::client::{ClientError, next};
 use serialmux::daemon::{Daemon, ServeError};
 use serialmux::place::Place;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::Protection::{Plain, Sealed};
 use wire::chunk::Stream::{Stderr, Stdout};
@@ -95,6 +96,26 @@ async fn a_daemon_killed_between_the_exit_and_the_last_output_waits_for_that() {
     assert_eq!(exit.code, 4);
     let out = [&first.bytes[..], &rest[..]].concat();
     assert!(out == sent, "{} of {} bytes", out.len(), sent.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_is_whole_is_not_open_again_with_the_next_daemon() {
+    let mut lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.started();
+    guest.until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained()).await;
+    guest.print(Stdout, b"all of it");
+    guest.exited(4);
+    guest.gasp().await;
+    assert_eq!(lab.client.wait("web".into()).await.unwrap().code, 4);
+    lab.restart().await;
+    // The guest does not know that it arrived, and opens the channel again.
+    guest.connect(lab.listen).await;
+    guest.until("everything to be known", |guest| guest.is_drained()).await;
+    let waited = tokio::time::timeout(Duration::from_secs(10), lab.client.wait("web".into()));
+    assert_eq!(waited.await.expect("its VM is there, and nothing is missing").unwrap().code, 4);
 }
 
 /// What `inspect` says of the container.
@@ -230,6 +251,30 @@ async fn a_vm_that_dies_without_a_word_ends_the_wait_with_the_reason() {
     assert!(exit.error.contains("QEMU was killed"), "{}", exit.error);
     lab.register(false).await.unwrap();
     assert_eq!(lab.client.list().await.unwrap()[0].status, "created", "a new run begins");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_dies_amid_its_output_ends_what_follows_it_at_once() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    for boot in 1..=10 {
+        let mut guest = Guest::new(KEY, Sealed, boot);
+        guest.connect(lab.listen).await;
+        guest.started();
+        guest.until("the start", |guest| guest.sessions > 0 && guest.is_drained()).await;
+        let (_sender, receiver) = lab.attach(false).await;
+        for part in noise(100_000).chunks(10_000) {
+            assert_eq!(guest.print(Stdout, part), part.len());
+        }
+        // What it says last is being stored while the word of its end comes.
+        guest.gasp().await;
+        lab.client.gone("web".into(), String::new()).await.unwrap();
+        // A VM that stays away is waited for for 15 s.
+        let ended = tokio::time::timeout(Duration::from_secs(10), drain(receiver)).await;
+        let (_, _, exit) = ended.unwrap_or_else(|_| panic!("boot {boot} has no end"));
+        assert_eq!(exit.code, 137);
+        assert_eq!(lab.client.wait("web".into()).await.unwrap().code, 137);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,8 +92,10 @@ pub(super) struct Container {
     sync: Option<JoinHandle<io::Result<()>>>,
     wake_at: Option<Instant>,
     lost_at: Option<Instant>,
-    /// Nobody will bring what is missing of the output.
+    /// An output has gone without its end, and no other has come.
     is_cut: bool,
+    /// Nobody is waited for any more who could bring what is missing of the output.
+    is_given_up: bool,
     /// When the last VM was about to be started, µs since the Unix epoch; 0 before this daemon's time.
     expected_us: u64,
     /// Somebody has it run again: told once it does.
@@ -149,6 +151,7 @@ impl Container {
             wake_at: None,
             lost_at: lacks_output.then(clock::now),
             is_cut: false,
+            is_given_up: false,
             restarts: false,
             expected_us: 0,
             since_us: clock::wall_us(),
@@ -223,8 +226,8 @@ impl Container {
         // Who waits for an answer or a stream would wait for ever.
         self.control.reset("the container has ended");
         self.streams.reset();
-        self.is_cut = true;
-        self.status.send_modify(|status| status.output_open = false);
+        self.is_given_up = true;
+        self.look_for_the_end();
     }
 
     fn arrived(&mut self, read: io::Result<usize>) {
@@ -283,6 +286,7 @@ impl Container {
         let outbox = Outbox::default();
         self.line = Some(Line { read, write, from, transport, registry, outbox, buffer });
         self.lost_at = None;
+        self.is_given_up = false;
         self.status.send_modify(|status| status.is_connected = true);
     }
 
@@ -290,7 +294,7 @@ impl Container {
         self.outputs = Outputs::default();
         self.inputs.new_run(true);
         self.execs.clear();
-        self.is_cut = false;
+        (self.is_cut, self.is_given_up) = (false, false);
         self.state = State { boot, agent, ..State::default() };
         self.save();
         self.status.send_modify(Status::new_run);
@@ -310,6 +314,7 @@ impl Container {
     fn greet_again(&mut self, link: &mut Link) {
         let Some(line) = self.line.take() else { return };
         link.handle_disconnected();
+        self.lost_at = Some(clock::now());
         self.status.send_modify(|status| status.is_connected = false);
         tokio::spawn(peer::again(line.into_fresh()));
     }
@@ -400,7 +405,7 @@ impl Container {
                 let boot = self.state.boot.as_slice().try_into().unwrap_or_default();
                 self.outputs.opened(link, channel, of.packed, boot, &mut self.journal);
                 self.is_cut = false;
-                self.status.send_modify(|status| status.output_open = true);
+                self.look_for_the_end();
             }
             (Some(label::Kind::Input(of)), ToGuest) => {
                 link.accept(channel, 0);

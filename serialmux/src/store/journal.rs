@@ -155,6 +155,11 @@ impl Journal {
         self.boot.is_some_and(|it| it == boot) && self.channels.values().any(is_end)
     }
 
+    /// Whether there is something that is not written.
+    pub fn has_batch(&self) -> bool {
+        !self.batch.is_empty()
+    }
+
     /// Whether the batch is to be written before more is added.
     pub fn is_full(&self) -> bool {
         self.batch.len() >= FULL

@@ -17,6 +17,7 @@ impl Container {
             }),
             Err(error) => return self.disk_failed(&error),
         };
+        self.look_for_the_end();
         if self.sync.is_none() && self.outputs.begin_sync() {
             match self.journal.handle() {
                 Ok(file) => self.sync = Some(tokio::task::spawn_blocking(move || file.sync_data())),
@@ -47,12 +48,14 @@ impl Container {
         self.look_for_the_end();
     }
 
-    /// Whether more output of this run may come.
+    /// Whether there may be more output of this run than can be read.
     pub(super) fn is_output_open(&self) -> bool {
-        let lacks_output = !self.is_cut && lacks_output(&self.state, &self.journal);
-        !self.outputs.is_empty() || lacks_output
+        let lacks_output = || !self.is_cut && lacks_output(&self.state, &self.journal);
+        let is_open = || self.journal.has_batch() || !self.outputs.is_empty() || lacks_output();
+        !self.is_given_up && is_open()
     }
 
+    /// Tells those who follow the output whether that is still so.
     pub(super) fn look_for_the_end(&self) {
         let is_open = self.is_output_open();
         self.status.send_if_modified(|status| {
