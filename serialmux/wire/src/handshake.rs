@@ -127,6 +127,7 @@ pub enum HandshakeError {
 /// The mux's handshake under way: its hello was made, the reply is awaited.
 #[derive(Debug)]
 pub(crate) struct Offer {
+    protection: Protection,
     noise: Option<Box<snow::HandshakeState>>,
     /// The hello's payload, where nothing seals it.
     payload: Vec<u8>,
@@ -157,14 +158,15 @@ impl Offer {
         let mut body = vec![protection as u8];
         body.extend(message);
         let packet = packet::clear(Header { kind: Kind::Hello, tag, number: 0 }, &body);
-        Ok(Self { noise, payload, digest: psk.digest(), packet })
+        Ok(Self { protection, noise, payload, digest: psk.digest(), packet })
     }
 
     /// Reads the body of a HELLO-REPLY. The offer can be answered only once.
     pub(crate) fn answered(&mut self, body: &[u8]) -> Result<(Keys, GuestHello), HandshakeError> {
-        let Some(noise) = &mut self.noise else {
+        if self.protection == Protection::Plain {
             return Ok((Keys::plain(true, &self.payload, body), GuestHello::decode(body)?));
-        };
+        }
+        let noise = self.noise.as_mut().ok_or(snow::Error::Input)?;
         let payload = read(noise, body)?;
         let hello = GuestHello::decode(&payload[..])?;
         let noise = self.noise.take().ok_or(snow::Error::Input)?;
@@ -261,5 +263,37 @@ impl Random for Supply {
         dest.copy_from_slice(drawn);
         self.used = end;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entropy() -> Entropy {
+        let mut drawn = 0;
+        Box::new(move |bytes| {
+            for byte in bytes {
+                drawn = u8::wrapping_add(drawn, 41);
+                *byte = drawn;
+            }
+        })
+    }
+
+    #[test]
+    fn a_sealed_offer_is_answered_once_and_never_in_the_clear() {
+        let psk = Psk::derive(b"a key");
+        let hello = MuxHello::default();
+        let mut offer =
+            Offer::new(&psk, Protection::Sealed, &hello, 1, &mut entropy()).expect("an offer");
+        let body = packet::clear_body(&offer.packet).expect("whole").to_vec();
+        let agreed = |_: &MuxHello| Ok(GuestHello::default());
+        let answered = answer(&psk, Protection::Sealed, &body, agreed, &mut entropy());
+        let (reply, ..) = answered.expect("an answer");
+        let clear = GuestHello::default().encode_to_vec();
+        assert!(offer.answered(&clear).is_err());
+        offer.answered(&reply).expect("the answer to it");
+        assert!(offer.answered(&reply).is_err());
+        assert!(offer.answered(&clear).is_err(), "its state is used up, its kind is not");
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct RecvHalf {
     unread: BytesMut,
     ahead: BTreeMap<u64, Bytes>,
     fin: Option<u64>,
+    /// Where the owner went on with a stream of which less had come: that may be one place behind its end.
+    taken_over: Option<u64>,
     released: u64,
     window: u64,
     advertised: u64,
@@ -60,6 +62,7 @@ impl RecvHalf {
             unread: BytesMut::new(),
             ahead: BTreeMap::new(),
             fin: None,
+            taken_over: None,
             released: next,
             window,
             advertised: next + window,
@@ -171,7 +174,8 @@ impl RecvHalf {
             return Err(RecvError::End { expected, found: end });
         }
         let before = self.next();
-        if fin && self.fin.is_none() && end + 1 == self.next {
+        let may_end_before = self.taken_over == Some(self.next);
+        if fin && self.fin.is_none() && end + 1 == self.next && may_end_before {
             // Taken over with its end already durable: where that was is only now known.
             (self.next, self.fin) = (end, Some(end));
             return Ok(false);
@@ -267,6 +271,7 @@ impl RecvHalf {
             self.digest = digest;
             self.unread.clear();
             self.next = self.fin.map_or(offset, |fin| offset.min(fin));
+            self.taken_over = Some(self.next);
             self.ahead.retain(|start, held| start + held.len() as u64 > offset);
             self.place(self.next, &[]);
         }
@@ -317,6 +322,21 @@ mod tests {
         assert!(!recv.is_drained());
         recv.read(3);
         assert!(recv.is_drained());
+    }
+
+    #[test]
+    fn an_end_moves_back_only_where_the_owner_may_have_counted_it() {
+        let mut recv = RecvHalf::new(0, 10);
+        assert_eq!(recv.insert(0, b"x", false), Ok(true));
+        assert!(recv.insert(0, b"", true).is_err(), "there was a byte");
+        let mut recv = RecvHalf::new(0, 10);
+        assert!(recv.start_at(4, 10, None));
+        assert_eq!(recv.insert(3, b"", true), Ok(false), "three bytes and their end");
+        assert_eq!(recv.next(), 4);
+        let mut recv = RecvHalf::new(0, 10);
+        assert!(recv.start_at(4, 10, None));
+        assert_eq!(recv.insert(4, b"x", false), Ok(true));
+        assert!(recv.insert(4, b"", true).is_err(), "four, and one more");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct SendHalf {
     accepted: bool,
     /// Of everything below `base`; `None` if that is not known.
     digest: Option<Digest>,
+    /// Of the most that the receiver has proved to have in this session.
+    proved: Option<Digest>,
 }
 
 impl SendHalf {
@@ -55,6 +57,7 @@ impl SendHalf {
             fin_released: false,
             accepted,
             digest: None,
+            proved: None,
         }
     }
 
@@ -66,21 +69,28 @@ impl SendHalf {
     /// The receiver tells what it has. Returns whether that is what was written; a sender that does not
     /// know what came before it takes the receiver's word for it.
     pub(crate) fn is_same(&mut self, theirs: &Digest, ended: bool) -> bool {
-        if ended && !(self.finished && theirs.offset() == self.end()) {
+        let at = theirs.offset();
+        // A digest counts bytes, and not the end: nobody can have more of them than were written.
+        if at > self.end() || (ended && !(self.finished && at == self.end())) {
             return false;
         }
-        let Some(mut own) = self.digest else {
+        let Some(own) = self.digest else {
             self.digest = Some(*theirs).filter(|theirs| theirs.offset() == self.base);
             return true;
         };
-        if theirs.offset() < self.base || theirs.offset() > self.end() {
-            // Whether that can be is for what comes with it to say.
+        let proved = self.proved.filter(|proved| proved.offset() >= self.base);
+        if at < self.base || proved.is_some_and(|proved| proved.offset() > at) {
+            // Part of what was proved, which is not looked at again: a peer may tell it a thousand times. Whether
+            // less than is held can be is for what comes with it to say.
             return true;
         }
-        let (a, b) = self.bytes(&(self.base..theirs.offset()));
+        let mut own = proved.unwrap_or(own);
+        let (a, b) = self.bytes(&(own.offset()..at));
         own.update(a);
         own.update(b);
-        own == *theirs
+        let is_same = own == *theirs;
+        self.proved = Some(own).filter(|_| is_same).or(proved);
+        is_same
     }
 
     /// From now on it holds at most so many bytes; what it holds already stays.
@@ -142,6 +152,7 @@ impl SendHalf {
     /// A new session: nothing is known to be on the way until the receiver accepts.
     pub(crate) fn suspend(&mut self) {
         self.accepted = false;
+        self.proved = None;
         self.lost.clear();
         self.acked.clear();
     }
@@ -287,6 +298,7 @@ impl SendHalf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::psk::Psk;
 
     fn half() -> SendHalf {
         SendHalf::new(0, 100, 1000, true)
@@ -341,6 +353,29 @@ mod tests {
         assert!(!send.is_released());
         send.release(1, 1000);
         assert!(send.is_released());
+    }
+
+    #[test]
+    fn what_the_receiver_has_is_proved_once_and_never_more_than_was_written() {
+        let blank = Psk::derive(b"a key").digest();
+        let of = |bytes: &[u8]| {
+            let mut digest = blank;
+            digest.update(bytes);
+            digest
+        };
+        let mut send = half().with_digest(blank);
+        send.write(b"abcdef");
+        assert!(send.is_same(&of(b"abcd"), false) && !send.is_same(&of(b"abxd"), false));
+        assert!(!send.is_same(&of(b"abcdefg"), false), "it has a byte that was never written");
+        assert!(send.is_same(&of(b"abcdef"), false) && !send.is_same(&of(b"abcdex"), false));
+        assert!(send.is_same(&of(b"xx"), false), "that was proved");
+        send.release(5, 1000);
+        send.write(b"gh");
+        assert!(send.is_same(&of(b"abcdefg"), false) && !send.is_same(&of(b"abcdefgx"), false));
+        send.suspend();
+        assert!(!send.is_same(&of(b"abcdex"), false), "in another session it is another receiver");
+        send.finish();
+        assert!(send.is_same(&of(b"abcdefgh"), true) && !send.is_same(&of(b"abcdefg"), true));
     }
 
     #[test]

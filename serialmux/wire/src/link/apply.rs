@@ -125,8 +125,11 @@ impl Link {
             }
             Record::Used { below } => self.ids_used(below),
             Record::Roster { carried } => {
-                self.roster = Some(carried);
-                self.check_roster();
+                // Told again, it says the same, and costs a look at all channels.
+                if !std::mem::replace(&mut self.is_roster_known, true) {
+                    self.roster = Some(carried);
+                    self.check_roster();
+                }
             }
             Record::Close { text, .. } => return Err(Breach::Closed(text.to_owned())),
             Record::Data { channel, offset, fin, bytes } => {

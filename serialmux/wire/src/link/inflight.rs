@@ -63,7 +63,7 @@ pub(super) struct InFlight {
     acked: RangeSet,
     /// The newest packet of the peer's that acknowledged anything.
     acked_within: u64,
-    /// The last packet that carried nothing.
+    /// The last packet that carried nothing but a question.
     asked: Option<u64>,
 }
 
@@ -100,9 +100,9 @@ impl InFlight {
         if self.sent.is_empty() {
             self.delivered_at = at;
         }
-        // Only the last of the packets that carry nothing but a question is of interest, so that
-        // asking a silent peer for a year holds one.
-        if carried.is_empty()
+        // Only the last of the packets that carry nothing but a question, and what goes with each of those until it
+        // has arrived, is of interest, so that asking a silent peer for a year holds one.
+        if carried.iter().all(|it| *it == Carried::Used)
             && let Some(asked) = self.asked.replace(number)
             && let Some(old) = self.sent.remove(&asked)
         {
@@ -178,5 +178,24 @@ impl InFlight {
             told.large_lost |= sent.bytes >= large;
             told.lost.extend(sent.carried);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_a_silent_peer_for_a_year_holds_one_question() {
+        let mut in_flight = InFlight::default();
+        for number in 0..6_000_000 {
+            // It has not said either that it knows which ids are used, which goes with each question.
+            let carried = if number % 2 == 0 { vec![Carried::Used] } else { Vec::new() };
+            in_flight.insert(number, Instant::default(), 30, carried, true);
+        }
+        assert_eq!((in_flight.sent.len(), in_flight.bytes()), (1, 30));
+        in_flight.insert(6_000_000, Instant::default(), 30, vec![Carried::Roster], true);
+        in_flight.insert(6_000_001, Instant::default(), 30, Vec::new(), true);
+        assert_eq!(in_flight.sent.len(), 2, "what is to be told again when it is lost is kept");
     }
 }

@@ -166,6 +166,9 @@ impl Link {
         let peer_is_new = self.last_peer != Some(peer.id);
         self.last_peer = Some(peer.id);
         self.stats.sessions += 1;
+        // One of before says nothing of this session.
+        self.beacon_at = None;
+        self.is_roster_known = false;
         self.schedule.clear();
         self.dirty.clear();
         self.lazy.clear();

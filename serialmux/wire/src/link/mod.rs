@@ -320,6 +320,8 @@ pub struct Link {
     stats: LinkStats,
     /// When the first beacon came since anything sealed did. Mux only.
     beacon_at: Option<Instant>,
+    /// Whether the peer has told, in this session, how many channels it has carried over.
+    is_roster_known: bool,
     /// A sealed CLOSE of a session that is already gone.
     farewell: Option<Vec<u8>>,
     records: Vec<u8>,
@@ -382,6 +384,7 @@ impl Link {
             events: VecDeque::new(),
             stats: LinkStats::default(),
             beacon_at: None,
+            is_roster_known: false,
             farewell: None,
             records: Vec::new(),
             packet: Vec::new(),
