@@ -8,12 +8,11 @@ mod guest;
 mod lab;
 
 use guest::Guest;
-use lab::{KEY, Lab, noise, print_all};
+use lab::{Lab, noise, print_all, running};
 use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
-use wire::Protection::Sealed;
 
 /// `serialmux` with these arguments, for the daemon of `lab`.
 fn start(lab: &Lab, arguments: &[&str]) -> Child {
@@ -26,17 +25,6 @@ fn start(lab: &Lab, arguments: &[&str]) -> Child {
         .kill_on_drop(true)
         .spawn()
         .unwrap()
-}
-
-/// A running container whose guest reads its input, and a daemon that knows it.
-async fn running() -> (Lab, Guest) {
-    let lab = Lab::new().await;
-    lab.register(false).await.unwrap();
-    let mut guest = Guest::new(KEY, Sealed, 1);
-    guest.connect(lab.listen).await;
-    guest.started();
-    guest.until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained()).await;
-    (lab, guest)
 }
 
 async fn restart(lab: &mut Lab, guest: &mut Guest) {

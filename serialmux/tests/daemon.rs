@@ -7,7 +7,7 @@ mod guest;
 mod lab;
 
 use guest::{Guest, ID};
-use lab::{KEY, Lab, drain, loopback, noise, print_all};
+use lab::{KEY, Lab, drain, loopback, noise, print_all, running};
 use serialmux::api::{Input, answer, input, request};
 use serialmux::client::{ClientError, next};
 use serialmux::daemon::{Daemon, ServeError};
@@ -70,12 +70,7 @@ async fn a_daemon_killed_in_the_middle_loses_and_repeats_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_between_the_exit_and_the_last_output_waits_for_that() {
-    let mut lab = Lab::new().await;
-    lab.register(false).await.unwrap();
-    let mut guest = Guest::new(KEY, Sealed, 1);
-    guest.connect(lab.listen).await;
-    guest.started();
-    guest.until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained()).await;
+    let (mut lab, mut guest) = running().await;
     let sent = noise(200_000);
     let mut printed = 0;
     while printed < sent.len() {
@@ -100,12 +95,7 @@ async fn a_daemon_killed_between_the_exit_and_the_last_output_waits_for_that() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_that_is_whole_is_not_open_again_with_the_next_daemon() {
-    let mut lab = Lab::new().await;
-    lab.register(false).await.unwrap();
-    let mut guest = Guest::new(KEY, Sealed, 1);
-    guest.connect(lab.listen).await;
-    guest.started();
-    guest.until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained()).await;
+    let (mut lab, mut guest) = running().await;
     guest.print(Stdout, b"all of it");
     guest.exited(4);
     guest.gasp().await;

@@ -8,6 +8,7 @@ use serialmux::place::Place;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use wire::Protection::Sealed;
 use wire::chunk::Stream::Stdout;
 
 pub(crate) const KEY: &[u8] = b"a key";
@@ -90,6 +91,17 @@ impl Lab {
         assert!(matches!(next(&mut receiver).await, Ok(answer::Body::Attached(_))));
         (sender, receiver)
     }
+}
+
+/// A running container whose guest reads its input, and a daemon that knows it.
+pub(crate) async fn running() -> (Lab, Guest) {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.started();
+    guest.until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained()).await;
+    (lab, guest)
 }
 
 /// All output until the end, per stream, and the exit.
