@@ -162,6 +162,26 @@ pub struct Vm {
     pub dir: PathBuf,
 }
 
+/// A file that is locked as long as this is there. Closing it would not do: a process that another thread starts at
+/// this moment has a copy of it until it becomes another program.
+#[derive(Debug)]
+struct Held(File);
+
+impl Held {
+    fn take(path: &Path) -> Result<Self, StoreError> {
+        let file = lock_file(path)?;
+        file.lock().map_err(|source| failed(path, source))?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It is locked, and so it can be unlocked.
+        drop(self.0.unlock());
+    }
+}
+
 /// All VMs of a [`Home`].
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -421,11 +441,8 @@ impl Store {
         list().map_err(|source| failed(&self.dir, source))
     }
 
-    fn guard(&self) -> Result<File, StoreError> {
-        let path = self.dir.join(".lock");
-        let file = lock_file(&path)?;
-        file.lock().map_err(|source| failed(&path, source))?;
-        Ok(file)
+    fn guard(&self) -> Result<Held, StoreError> {
+        Held::take(&self.dir.join(".lock"))
     }
 }
 

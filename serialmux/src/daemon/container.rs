@@ -541,8 +541,7 @@ impl Container {
                 "the VM ended without an exit status{}{text}",
                 if text.is_empty() { "" } else { ": " }
             );
-            let time_us = clock::wall_us();
-            self.exited(Exit { code: 137, error, time_us, process: None, output_length: 0 });
+            self.exited(Exit::without_process(137, error, clock::wall_us()));
             self.save();
         }
         self.give_up();

@@ -106,6 +106,13 @@ pub struct ProcessEnd {
     pub output: String,
 }
 
+impl Exit {
+    /// Of a run of which nobody could tell how its process ended, if there was one.
+    pub fn without_process(code: i32, error: String, time_us: u64) -> Self {
+        Self { code, error, time_us, process: None, output_length: 0 }
+    }
+}
+
 impl From<&Exited> for Exit {
     fn from(exited: &Exited) -> Self {
         let Exited { code, signal, core_dumped, raw_status, oom_killed, .. } = *exited;
@@ -123,7 +130,7 @@ impl From<&Exited> for Exit {
 
 impl From<Failed> for Exit {
     fn from(Failed { code, text: error, time_us, .. }: Failed) -> Self {
-        Self { code, error, time_us, process: None, output_length: 0 }
+        Self::without_process(code, error, time_us)
     }
 }
 

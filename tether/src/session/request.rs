@@ -90,27 +90,24 @@ impl Session {
         if number == libc::SIGKILL || number == self.stop_signal {
             self.restarts.give_up();
         }
-        match &self.phase {
+        let pid = match &self.phase {
             // What hangs before it is the program (in a directory whose server is gone) must be killed as well.
-            Phase::Starting { starting, exit: None } if number == libc::SIGKILL => {
-                sys::kill(starting.pid, number).map_err(|_| RequestError::Ended)?;
-                self.gone_at.get_or_insert(Instant::now() + KILL_PATIENCE);
-                Ok(())
-            }
+            Phase::Starting { starting, exit: None } if number == libc::SIGKILL => starting.pid,
+            Phase::Running { pid, .. } => *pid,
             Phase::Waiting | Phase::Starting { .. } => {
                 self.early.add(number);
-                Ok(())
+                return Ok(());
             }
-            // ESRCH cannot be: nobody but the agent collects it, and then the phase is another.
-            Phase::Running { pid, .. } => {
-                sys::kill(*pid, number).map_err(|_| RequestError::Ended)?;
-                if number == libc::SIGKILL {
-                    self.gone_at.get_or_insert(Instant::now() + KILL_PATIENCE);
-                }
-                Ok(())
+            Phase::Draining(_) | Phase::Resting { .. } | Phase::Over => {
+                return Err(RequestError::Ended);
             }
-            Phase::Draining(_) | Phase::Resting { .. } | Phase::Over => Err(RequestError::Ended),
+        };
+        // ESRCH cannot be: nobody but the agent collects it, and then the phase is another.
+        sys::kill(pid, number).map_err(|_| RequestError::Ended)?;
+        if number == libc::SIGKILL {
+            self.gone_at.get_or_insert(Instant::now() + KILL_PATIENCE);
         }
+        Ok(())
     }
 
     /// Sends a signal to the process and all in its group, which it leads.
@@ -224,7 +221,7 @@ impl Session {
     /// Ends the session without its process, which waits in the kernel where no signal reaches, or for somebody
     /// in its namespace who does. Without the container's own session the machine ends, and the process with it.
     fn abandon(&mut self, teller: &mut Teller<'_>) {
-        if !self.is_running() && !matches!(self.phase, Phase::Starting { .. }) {
+        if self.pid().is_none() {
             return;
         }
         warn!("session {} does not end, not even by SIGKILL; it is given up", self.id);

@@ -10,7 +10,7 @@ use std::{
 use guestinfo::Vmx;
 
 use super::{
-    DISK, LOCK, NEW, RECORD, Record, STARTING, Store, StoreError, Vm, exit, failed, lock_file,
+    DISK, Held, LOCK, NEW, RECORD, Record, STARTING, Store, StoreError, Vm, exit, failed,
     write_json,
 };
 use crate::{
@@ -40,26 +40,6 @@ pub struct Draft {
 #[derive(Debug)]
 pub struct Starting {
     _lock: Held,
-}
-
-/// A file that is locked as long as this is there. Closing it would not do: a process that another thread starts at
-/// this moment has a copy of it until it becomes another program.
-#[derive(Debug)]
-struct Held(File);
-
-impl Held {
-    fn take(path: &Path) -> Result<Self, StoreError> {
-        let file = lock_file(path)?;
-        file.lock().map_err(|source| failed(path, source))?;
-        Ok(Self(file))
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // It is locked, and so it can be unlocked.
-        drop(self.0.unlock());
-    }
 }
 
 impl Store {

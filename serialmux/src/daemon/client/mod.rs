@@ -169,8 +169,7 @@ fn registration(register: request::Register) -> Registration {
 fn summary(handle: &Handle) -> answer::Summary {
     let Registration { id, name, command, created_us, .. } = handle.registered();
     let status = handle.status();
-    let none =
-        || Exit { code: 0, error: String::new(), time_us: 0, process: None, output_length: 0 };
+    let none = || Exit::without_process(0, String::new(), 0);
     let exit = status.exit.clone().unwrap_or_else(none);
     answer::Summary {
         id,
