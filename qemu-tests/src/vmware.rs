@@ -7,6 +7,9 @@
 //!
 //! With each such stop QEMU forgets all that it has translated, so a VM whose tools come by ten times a second is a slow
 //! one. It gets on where the host has no time for them until the test has something to say ([`Vmware::listens`]).
+//!
+//! Each stop also takes a device of vhost-user down and puts it up again, and what that has for the VM meanwhile is not
+//! announced. So a VM that is reached over vsock stops where it connects, and not while it is answered.
 
 use crate::checkout::Checkout;
 use crate::deadline::deadline;
@@ -42,14 +45,15 @@ const LOADED: [u8; 4] = [0x49, 0x8B, 0x68, 0x30];
 /// `mov eax, 0x4000_0000`, shortly before a CPUID.
 const LEAF: [u8; 5] = [0xB8, 0x00, 0x00, 0x00, 0x40];
 
-/// An instruction that reaches for the hypervisor, or, if it connects a socket, may do so.
+/// An instruction that reaches for the hypervisor, or may do so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Instruction {
     Cpuid,
     In,
     RepOutsb,
     RepInsb,
-    Syscall,
+    /// The number of the kernel's call `connect` is loaded, as the last of what the C library passes on.
+    Connect,
 }
 
 impl Instruction {
@@ -59,7 +63,8 @@ impl Instruction {
             Self::In => &[0xED],
             Self::RepOutsb => &[0xF3, 0x6E],
             Self::RepInsb => &[0xF3, 0x6C],
-            Self::Syscall => &[0x0F, 0x05],
+            // mov edi, 42; call
+            Self::Connect => &[0xBF, 42, 0, 0, 0, 0xE8],
         }
     }
 }
@@ -260,16 +265,9 @@ fn attend(stream: UnixStream, shared: &Shared) -> Result<()> {
     let agent = fs::read(Checkout::built().agent()).context("no agent")?;
     let sites = sites(&agent)?;
     let mut debugger = Debugger::begin(stream)?;
-    // There are many calls of the kernel, so they are looked at from when they matter.
-    let is_call = |site: &Site| site.instruction == Instruction::Syscall;
-    let (calls, reaching) = sites.iter().partition::<Vec<_>, _>(|(_, site)| is_call(site));
-    reaching.into_iter().for_each(|(at, _)| debugger.stop_at(*at));
-    let mut calls = Some(calls);
+    sites.keys().for_each(|at| debugger.stop_at(*at));
+    let mut is_led = false;
     while let Some(standing) = debugger.go_on()? {
-        if shared.state().leads_vsock {
-            let calls = calls.take().unwrap_or_default();
-            calls.into_iter().for_each(|(at, _)| debugger.stop_at(*at));
-        }
         let at = standing.rip;
         let Some(site) = sites.get(&at) else { continue };
         if !is_there(&mut debugger, at, site)? {
@@ -277,8 +275,13 @@ fn attend(stream: UnixStream, shared: &Shared) -> Result<()> {
             debugger.step_from(at)?;
             continue;
         }
-        if site.instruction == Instruction::Syscall {
-            lead(&mut debugger, &standing.regs)?;
+        if site.instruction == Instruction::Connect {
+            if shared.state().leads_vsock && lead(&mut debugger, &standing.regs)? && !is_led {
+                is_led = true;
+                // QEMU's own backdoor refuses channels, too, and does so without a stop.
+                let ports = sites.iter().filter(|(_, site)| site.instruction == Instruction::In);
+                ports.for_each(|(at, _)| debugger.pass(*at));
+            }
             debugger.step_from(at)?;
             continue;
         }
@@ -295,21 +298,18 @@ fn is_there(debugger: &mut Debugger, at: u64, site: &Site) -> Result<bool> {
     Ok(around.is_some_and(|it| it == site.around))
 }
 
-/// If this call of the kernel connects to the hypervisor's own address, another is put there.
-fn lead(debugger: &mut Debugger, regs: &Regs) -> Result<()> {
-    const CONNECT: u64 = 42;
+/// If this connects to the hypervisor's own address, another is put there. Whether it does.
+fn lead(debugger: &mut Debugger, regs: &Regs) -> Result<bool> {
     // `struct sockaddr_vm`: family, two bytes of nothing, port, address.
     let [family, port, address] = [0, 4, 8];
-    if regs.rax != CONNECT {
-        return Ok(());
-    }
-    let Some(socket) = debugger.read(regs.rsi, 12)? else { return Ok(()) };
+    let Some(socket) = debugger.read(regs.rdx, 12)? else { return Ok(false) };
     let is_vsock = socket[family..].starts_with(&[40, 0]);
     let is_rpci = socket[port..].starts_with(&RPCI_PORT.to_le_bytes());
-    if is_vsock && is_rpci && socket[address..] == [0; 4] {
-        debugger.write(regs.rsi + address as u64, &2u32.to_le_bytes());
+    let is_ours = is_vsock && is_rpci && socket[address..] == [0; 4];
+    if is_ours {
+        debugger.write(regs.rdx + address as u64, &2u32.to_le_bytes());
     }
-    Ok(())
+    Ok(is_ours)
 }
 
 /// Where the processor stands, and where it is to; `None` if the VM has ended.
@@ -324,7 +324,7 @@ fn answer(
     let strange = || format!("the backdoor is not called so: {regs:x?}");
     let after = match site.instruction {
         Instruction::Cpuid => named(regs),
-        Instruction::Syscall => regs,
+        Instruction::Connect => regs,
         Instruction::In => shared.state().hypervisor.low_call(regs).with_context(strange)?,
         Instruction::RepOutsb | Instruction::RepInsb => {
             // It is executed, too, on a port where nothing is, so that the memory is there.
@@ -397,8 +397,13 @@ fn sites(agent: &[u8]) -> Result<BTreeMap<u64, Site>> {
             sites.insert(start + offset as u64, Site { instruction, around });
         }
     }
-    for wanted in [Instruction::Cpuid, Instruction::In, Instruction::RepOutsb, Instruction::RepInsb]
-    {
+    for wanted in [
+        Instruction::Cpuid,
+        Instruction::In,
+        Instruction::RepOutsb,
+        Instruction::RepInsb,
+        Instruction::Connect,
+    ] {
         ensure!(sites.values().any(|it| it.instruction == wanted), "the agent has no {wanted:?}");
     }
     Ok(sites)
@@ -417,8 +422,8 @@ fn found(text: &[u8]) -> Vec<(usize, Instruction)> {
         if is(Instruction::Cpuid) && near.windows(LEAF.len()).any(|it| it == LEAF) {
             found.push((offset, Instruction::Cpuid));
         }
-        if is(Instruction::Syscall) {
-            found.push((offset, Instruction::Syscall));
+        if is(Instruction::Connect) {
+            found.push((offset, Instruction::Connect));
         }
         if is(Instruction::In) && before.ends_with(&LOADED) {
             found.push((offset, Instruction::In));
