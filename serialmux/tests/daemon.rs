@@ -94,6 +94,33 @@ async fn a_daemon_killed_between_the_exit_and_the_last_output_waits_for_that() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_vm_that_is_killed_while_it_is_spoken_to_all_that_arrived_is_kept() {
+    let (lab, mut guest) = running().await;
+    let (mut sender, mut receiver) = lab.attach(true).await;
+    let sent = noise(40_000);
+    let mut printed = 0;
+    while printed < sent.len() {
+        printed += guest.print(Stdout, &sent[printed..]);
+    }
+    let typing = tokio::spawn(async move {
+        let key = Input { body: Some(input::Body::Bytes("x".into())), at: 0 };
+        while sender.send(&key).await.is_ok() {}
+    });
+    guest.is_told().await;
+    // With something unread at its end the connection is not closed but reset, and nothing can be written to it.
+    assert_eq!(guest.gasp().await, 0);
+    let mut out = Vec::new();
+    while out.len() < sent.len() {
+        let Ok(answer::Body::Output(output)) = next(&mut receiver).await else {
+            panic!("no output")
+        };
+        out.extend(output.bytes);
+    }
+    assert!(out == sent);
+    typing.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_output_that_is_whole_is_not_open_again_with_the_next_daemon() {
     let (mut lab, mut guest) = running().await;
     guest.print(Stdout, b"all of it");

@@ -177,7 +177,7 @@ impl Container {
                 moved = exchange(&mut self.line, writing) => match moved {
                     Moved::In(read) => self.arrived(read),
                     Moved::Out(Ok(())) => {}
-                    Moved::Out(Err(error)) => self.hang_up(&error.to_string()),
+                    Moved::Out(Err(error)) => self.cut(&error),
                 },
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(far_away)),
                     if deadline.is_some() => self.timeout(),
@@ -191,7 +191,9 @@ impl Container {
 
     fn fill(&mut self) -> bool {
         match (&mut self.line, &mut self.link) {
-            (Some(line), Some(link)) => line.outbox.fill(link, clock::now()),
+            (Some(line), Some(link)) if line.is_cut.is_none() => {
+                line.outbox.fill(link, clock::now())
+            }
             _ => false,
         }
     }
@@ -242,8 +244,15 @@ impl Container {
         }
     }
 
+    fn cut(&mut self, error: &io::Error) {
+        if let Some(line) = &mut self.line {
+            line.is_cut = Some(error.to_string());
+        }
+    }
+
     fn hang_up(&mut self, reason: &str) {
         let Some(line) = self.line.take() else { return };
+        let reason = line.is_cut.as_deref().unwrap_or(reason);
         tracing::info!(container = self.name, from = line.from, reason, "disconnected");
         if let Some(link) = &mut self.link {
             link.handle_disconnected();
@@ -284,7 +293,8 @@ impl Container {
         let (read, write) = tokio::io::split(pipe);
         let buffer = vec![0; if transport == Transport::Uart { 16 } else { 64 } * 1024];
         let outbox = Outbox::default();
-        self.line = Some(Line { read, write, from, transport, registry, outbox, buffer });
+        let is_cut = None;
+        self.line = Some(Line { read, write, from, transport, registry, outbox, buffer, is_cut });
         self.lost_at = None;
         self.is_given_up = false;
         self.status.send_modify(|status| status.is_connected = true);

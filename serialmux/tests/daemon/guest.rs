@@ -191,12 +191,19 @@ impl Guest {
         }
     }
 
-    /// Says what can be said without an answer, and is cut off.
+    /// Says what can be said without an answer, and is cut off; how much of its output it could not say.
     #[allow(dead_code, reason = "not every test that shares this needs it")]
-    pub(crate) async fn gasp(&mut self) {
+    pub(crate) async fn gasp(&mut self) -> usize {
         let mut out = Vec::new();
         while self.link.poll_transmit(clock::now(), &mut out) {}
         self.line.take().unwrap().write_all(&out).await.unwrap();
+        self.link.unsent(self.output)
+    }
+
+    /// Waits for something to arrive, and leaves it there.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) async fn is_told(&mut self) {
+        self.line.as_ref().unwrap().peek(&mut [0]).await.unwrap();
     }
 
     /// Moves bytes both ways while something else goes on.

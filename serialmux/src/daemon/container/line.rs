@@ -17,6 +17,9 @@ pub(super) struct Line {
     pub(super) registry: Arc<Registry>,
     pub(super) outbox: Outbox,
     pub(super) buffer: Vec<u8>,
+    /// Why nothing can be written any more. What has arrived is there to be read nevertheless: the last words of a VM
+    /// that was killed, which nobody has but this host.
+    pub(super) is_cut: Option<String>,
 }
 
 /// What happened on a pipe.
