@@ -26,6 +26,7 @@ pub mod home;
 pub mod identity;
 pub mod image;
 pub mod kernel;
+pub mod lock;
 pub mod machine;
 pub mod qemu;
 pub mod qmp;

@@ -34,6 +34,7 @@ use crate::{
     identity::IdentityError,
     image::{self, ImageError},
     kernel,
+    lock::Held,
     qmp::QmpError,
     supervise,
 };
@@ -160,26 +161,6 @@ pub struct Vm {
     pub record: Record,
     /// Its directory.
     pub dir: PathBuf,
-}
-
-/// A file that is locked as long as this is there. Closing it would not do: a process that another thread starts at
-/// this moment has a copy of it until it becomes another program.
-#[derive(Debug)]
-struct Held(File);
-
-impl Held {
-    fn take(path: &Path) -> Result<Self, StoreError> {
-        let file = lock_file(path)?;
-        file.lock().map_err(|source| failed(path, source))?;
-        Ok(Self(file))
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // It is locked, and so it can be unlocked.
-        drop(self.0.unlock());
-    }
 }
 
 /// All VMs of a [`Home`].
@@ -442,7 +423,7 @@ impl Store {
     }
 
     fn guard(&self) -> Result<Held, StoreError> {
-        Held::take(&self.dir.join(".lock"))
+        held(&self.dir.join(".lock"))
     }
 }
 
@@ -492,6 +473,12 @@ fn is_over(vm: &Vm) -> Result<bool, StoreError> {
         State::Created => starting.exists() && !is_locked(&lock_file(&starting)?, &vm.dir)?,
         State::Running => false,
     })
+}
+
+fn held(path: &Path) -> Result<Held, StoreError> {
+    let file = lock_file(path)?;
+    file.lock().map_err(|source| failed(path, source))?;
+    Ok(Held::new(file))
 }
 
 fn lock_file(path: &Path) -> Result<File, StoreError> {

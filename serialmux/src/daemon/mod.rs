@@ -22,6 +22,7 @@ use registry::Registry;
 pub use registry::RegistryError;
 
 use crate::place::Place;
+use containervm::lock::Held;
 use futures_util::future::join_all;
 use peer::Fresh;
 use std::fs::{self, File};
@@ -63,7 +64,7 @@ pub struct Daemon {
     doors: Vec<Door>,
     unix: UnixListener,
     listen: SocketAddr,
-    _lock: File,
+    _lock: Held,
 }
 
 impl Daemon {
@@ -81,11 +82,11 @@ impl Daemon {
             .write(true)
             .open(place.lock())
             .map_err(state)?;
-        match lock.try_lock() {
-            Ok(()) => {}
+        let lock = match lock.try_lock() {
+            Ok(()) => Held::new(lock),
             Err(fs::TryLockError::WouldBlock) => return Err(ServeError::Running(dir.to_owned())),
             Err(fs::TryLockError::Error(error)) => return Err(state(error)),
-        }
+        };
         let (tcp, listen) = Door::tcp(listen)?;
         // Ours by the lock, so what is there is a dead daemon's.
         match fs::remove_file(place.socket()) {

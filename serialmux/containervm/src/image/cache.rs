@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ImageConfig, ImageError, paths};
 use crate::home::private_dir;
+use crate::lock::Held;
 use crate::tree::Tree;
 
 /// An image that can be copied; it is not removed while this exists.
@@ -33,7 +34,7 @@ pub struct Image {
     pub config: ImageConfig,
     /// Name in the cache.
     pub key: String,
-    _in_use: File,
+    _in_use: Held,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,6 +70,7 @@ impl Cache {
     ) -> Result<Image, ImageError> {
         let lock = self.lock_file(key)?;
         lock.lock_shared().map_err(|source| self.failed(source))?;
+        let lock = Held::new(lock);
         if let Some(config) = self.finished(key) {
             return Ok(self.image(key, config, lock));
         }
@@ -107,7 +109,7 @@ impl Cache {
         whole.then_some(record.config)
     }
 
-    fn image(&self, key: &str, config: ImageConfig, lock: File) -> Image {
+    fn image(&self, key: &str, config: ImageConfig, lock: Held) -> Image {
         Image { disk: self.file(key, "img"), config, key: key.to_owned(), _in_use: lock }
     }
 
@@ -124,11 +126,11 @@ impl Cache {
                 continue;
             };
             let lock = self.lock_file(key)?;
-            match lock.try_lock() {
-                Ok(()) => {}
+            let _held = match lock.try_lock() {
+                Ok(()) => Held::new(lock),
                 Err(TryLockError::WouldBlock) => continue,
                 Err(TryLockError::Error(source)) => return Err(self.failed(source)),
-            }
+            };
             removed
                 .extend(self.sweep_key(key, is_used(key)).map_err(|source| self.failed(source))?);
         }

@@ -10,7 +10,7 @@ use std::{
 use guestinfo::Vmx;
 
 use super::{
-    DISK, Held, LOCK, NEW, RECORD, Record, STARTING, Store, StoreError, Vm, exit, failed,
+    DISK, LOCK, NEW, RECORD, Record, STARTING, Store, StoreError, Vm, exit, failed, held,
     write_json,
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     home::private_dir,
     identity,
     image::{Image, paths},
+    lock::Held,
 };
 
 /// Tries for a made-up name that is free; 48² names exist.
@@ -65,7 +66,7 @@ impl Store {
         };
         let dir = self.dir.join(format!("{NEW}{id}"));
         private_dir(&dir)?;
-        let lock = Held::take(&dir.join(LOCK))?;
+        let lock = held(&dir.join(LOCK))?;
         let target = self.dir.join(&id);
         let record =
             Record { image: image.to_owned(), remove, ..Record::new(id, name, exit::now()) };
@@ -134,7 +135,7 @@ impl Draft {
     /// # Errors
     /// When something cannot be written.
     pub fn finish_to_start(self, vmx: &Vmx) -> Result<(Vm, Starting), StoreError> {
-        let lock = Held::take(&self.dir.join(STARTING))?;
+        let lock = held(&self.dir.join(STARTING))?;
         Ok((self.finish(vmx)?, Starting { _lock: lock }))
     }
 
