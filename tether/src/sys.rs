@@ -425,8 +425,8 @@ pub fn thaw(directory: &OwnedFd) -> Result<(), Errno> {
     unsafe { ioctl::fithaw(directory.as_raw_fd(), &raw mut unused) }.map(drop)
 }
 
-/// Closes every descriptor of this process but these and the standard ones. For the child of
-/// [`clone_process`] that runs no other program: nothing in it may use an owner of the others any more.
+/// Closes every descriptor of this process but these and the standard ones. For one that has no use for them:
+/// nothing in it may use an owner of the others any more.
 pub fn close_all_but(mut keep: Vec<RawFd>) {
     keep.push(2);
     keep.sort_unstable();

@@ -46,7 +46,7 @@ fn start(
     unshare(CloneFlags::CLONE_NEWCGROUP)
         .map_err(StartFailure::machine("make a cgroup namespace"))?;
     sethostname(&launch.hostname).map_err(StartFailure::machine("set the host name"))?;
-    let init = if launch.init { Some(InitProgram::open()?) } else { None };
+    let init = if launch.init { Some(InitProgram::open(status)?) } else { None };
     keep_only(stdio, status, init.as_ref());
     rootfs.enter(stdio.terminal)?;
     program::make_directory(&launch.dir);
@@ -64,7 +64,7 @@ pub(super) fn begin(launch: &Launch) -> Result<(), StartFailure> {
 
 /// Closes every descriptor that the program's start does not need. Through `/proc/self/fd` the image's links
 /// could name the others, and they lead out of its root. Nothing of the agent that holds one runs any more.
-pub(super) fn keep_only(stdio: &ChildStdio, status: &OwnedFd, init: Option<&InitProgram>) {
+pub(super) fn keep_only(stdio: &ChildStdio, status: &OwnedFd, init: Option<&InitProgram<'_>>) {
     let pipes = [&stdio.stdin, &stdio.stdout, &stdio.stderr].into_iter().flatten();
     let needed = pipes.chain([status]).chain(init.map(InitProgram::file));
     sys::close_all_but(needed.map(AsRawFd::as_raw_fd).collect());

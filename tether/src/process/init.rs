@@ -8,14 +8,15 @@
 //!                                          └─▶ process 2: its own group, the terminal's foreground, execve(program)
 //! ```
 //!
-//! All signals are blocked before the two part: those for process 1 wait until it asks for them. Only 33 and
-//! 34 can be lost, while the init starts: the C library unblocks them before `main`. Its exit code is the program's, 128 + n after signal n.
+//! All signals are blocked before the two part: those for process 1 wait until it asks for them. The C library
+//! unblocks 33 and 34 before `main`, so the init keeps the status pipe open until it has blocked them again: nobody
+//! has a signal for a container that has not started. Its exit code is the program's, 128 + n after signal n.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
@@ -33,24 +34,33 @@ const PROGRAM: &str = "TETHER_INIT_PROGRAM";
 
 /// The init's file, opened while it can still be reached.
 #[derive(Debug)]
-pub(super) struct InitProgram(OwnedFd);
+pub(super) struct InitProgram<'a> {
+    file: OwnedFd,
+    /// The pipe that is closed when the init is there.
+    status: &'a OwnedFd,
+}
 
-impl InitProgram {
+impl<'a> InitProgram<'a> {
     /// Opens the agent's own file. To be called before the root changes.
-    pub(super) fn open() -> Result<Self, StartFailure> {
+    pub(super) fn open(status: &'a OwnedFd) -> Result<Self, StartFailure> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let opened = open("/proc/self/exe", flags, Mode::empty());
-        opened.map(Self).map_err(StartFailure::machine("open the init"))
+        let file = opened.map_err(StartFailure::machine("open the init"))?;
+        Ok(Self { file, status })
     }
 
     /// Its descriptor.
     pub(super) fn file(&self) -> &OwnedFd {
-        &self.0
+        &self.file
     }
 }
 
 /// Divides this process into the init, which never returns from here, and the program to come, which does.
-pub(super) fn divide(init: InitProgram, args: &[CString], tty: bool) -> Result<(), StartFailure> {
+pub(super) fn divide(
+    init: InitProgram<'_>,
+    args: &[CString],
+    tty: bool,
+) -> Result<(), StartFailure> {
     let failed = StartFailure::machine;
     sys::block_signals().map_err(failed("block signals"))?;
     match sys::clone_process(0, None).map_err(failed("make the init's child"))? {
@@ -72,7 +82,7 @@ pub(super) fn divide(init: InitProgram, args: &[CString], tty: bool) -> Result<(
 }
 
 fn become_init(
-    InitProgram(file): &InitProgram,
+    InitProgram { file, status }: &InitProgram<'_>,
     program: Pid,
     args: &[CString],
 ) -> Result<Infallible, StartFailure> {
@@ -81,6 +91,8 @@ fn become_init(
     shown.extend_from_slice(args);
     let environment = CString::new(format!("{PROGRAM}={program}"))
         .map_err(|_| StartFailure::ZeroByte("the init's environment"))?;
+    fcntl(status, FcntlArg::F_SETFD(FdFlag::empty()))
+        .map_err(StartFailure::machine("keep the status pipe"))?;
     fexecve(file, &shown, &[environment]).map_err(StartFailure::machine("start the init"))
 }
 
@@ -95,6 +107,8 @@ pub fn run() -> ! {
     let _blocked = sys::block_signals();
     // Only a name in a list.
     let _unnamed = prctl::set_name(SHORT_NAME);
+    // The status pipe: it has started.
+    sys::close_all_but(Vec::new());
     let program = std::env::var(PROGRAM).ok().and_then(|number| number.parse().ok());
     let Some(program) = program.map(Pid::from_raw) else {
         sys::exit_now(super::failure::GENERAL);

@@ -27,7 +27,7 @@ use crate::{environment, rootfs, sys};
 pub(super) fn become_program(
     launch: &Launch,
     stdio: &ChildStdio,
-    init: Option<InitProgram>,
+    init: Option<InitProgram<'_>>,
 ) -> Result<Infallible, StartFailure> {
     launch.attributes.set_limits()?;
     let groups = rootfs::read_small("/etc/group");
@@ -110,7 +110,7 @@ fn exec(
     launch: &Launch,
     user: &User,
     tty: bool,
-    init: Option<InitProgram>,
+    init: Option<InitProgram<'_>>,
 ) -> Result<Infallible, StartFailure> {
     let environment = environment::complete(&launch.env, &launch.hostname, &user.home, tty);
     let path = executable::find(&launch.program, &environment)?;
