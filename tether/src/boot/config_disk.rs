@@ -16,8 +16,9 @@ use super::disk::{node, present};
 use super::hardware::Hardware;
 use crate::uevent::{Announcement, UeventSocket};
 
-/// How long a disk may take to appear: probing an empty IDE channel takes a second or two, emulated.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a disk may take to appear: probing an empty IDE channel takes a second or two, emulated, and a host that is
+/// overloaded runs its VMs ten times slower.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The config disks among the devices that are there, in the order of their names.
 pub fn all_present() -> Vec<ConfigDisk> {
