@@ -15,6 +15,8 @@ mod apt;
 mod cache;
 mod host;
 mod need;
+#[cfg(test)]
+mod script;
 mod toolchain;
 
 pub use apt::DebianError;

@@ -87,10 +87,10 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     use super::*;
+    use crate::script;
 
     const NEED: Need = Need {
         package: "frobnicate",
@@ -99,9 +99,7 @@ mod tests {
     };
 
     fn script(dir: &Path, name: &str, body: &str) {
-        let path = dir.join(name);
-        fs::write(&path, format!("#!/bin/sh\ncd {}\n{body}\n", dir.display())).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        script::write(dir, name, &format!("cd {}\n{body}", dir.display()));
     }
 
     /// Runs `ensure` against an apt-get that is a shell script; gives its result and what was told.

@@ -1,8 +1,7 @@
 //! The package cache against an apt-get and a dpkg that are shell scripts.
 
-use std::os::unix::fs::PermissionsExt;
-
 use super::*;
+use crate::script;
 
 /// A host whose apt-get "downloads" by touching a file and whose dpkg unpacks one file.
 struct Fake {
@@ -22,11 +21,9 @@ impl Fake {
     }
 
     fn script(&self, name: &str, body: &str) {
-        let path = self.dir.path().join(name);
         let calls = self.dir.path().join("calls");
-        let text = format!("#!/bin/sh\necho {name} \"$@\" >> {}\n{body}\n", calls.display());
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("echo {name} \"$@\" >> {}\n{body}", calls.display());
+        script::write(self.dir.path(), name, &text);
     }
 
     fn host(&self) -> Host {

@@ -232,7 +232,7 @@ fn a_full_disk_is_one_line_and_leaves_nothing() {
     let text = draft.copy_disk_file(&source).unwrap_err().to_string();
     drop(draft);
     let left = bench.store.entries().unwrap();
-    assert!(mount(&["umount"]).unwrap().success());
+    assert!(mount(&["umount", "--lazy"]).unwrap().success());
     assert!(text.starts_with("no space left in ") && text.lines().count() == 1, "{text}");
     assert_eq!(left.len(), 1, "{left:?}");
 }
