@@ -104,17 +104,18 @@ fn an_exit_without_a_daemon_waits_for_the_next_one() {
 #[test]
 fn a_vm_that_stood_still_goes_on() {
     let lab = Lab::new();
-    let script = "echo up; read x; head -c 500000 /dev/urandom >f; sha256sum <f >&2; cat f";
+    let script = "echo up; read x; head -c 500000 /dev/urandom >f; sha256sum <f >&2; cat f; read y";
     let mut vm = lab.begin(["-i", "--name", "still", "busybox", "sh", "-c", script]);
     vm.expect("up\n");
-    vm.write("go\n").expect_bytes(100_000);
     // What the kernel and the agent say never mixes with what the container says.
     lab.console("still").expect("tether: link is up").expect("runs as process");
     let qemu = lab.qemu("still");
+    vm.write("go\n").expect_bytes(100_000);
     qemu.signal(Signal::STOP);
     // Meanwhile the daemon serves others: a whole life of another VM fits in.
     lab.run(["busybox", "true"]).code(0);
     qemu.signal(Signal::CONT);
+    vm.write("end\n");
     let vm = vm.finish();
     assert_eq!(vm.code(0).stdout.len(), 500_003);
     assert!(vm.err().contains(&sha256(&vm.stdout[3..])), "{}", vm.err());

@@ -123,12 +123,12 @@ fn twenty_daemons_are_killed_under_output_and_its_readers() {
 #[test]
 fn a_vm_stopped_in_both_ways_amid_output_goes_on() {
     let lab = Lab::new();
-    let script = "head -c 1500000 /dev/urandom >f; cat f; sha256sum <f >&2; exit 8";
+    let script = "head -c 1500000 /dev/urandom >f; cat f; sha256sum <f >&2; read end; exit 8";
     let start = ["--boot", "direct", "--pipe", "uart", "--name", "halting", "busybox", "sh", "-c"];
-    let mut arguments = vec!["run", "--rm"];
+    let mut arguments = vec!["run", "-i", "--rm"];
     arguments.extend(start);
     arguments.push(script);
-    let vm = lab.start(lab.command("containervm", &arguments));
+    let mut vm = lab.start(lab.command("containervm", &arguments));
     vm.expect_bytes(200_000);
     let mut monitor = Monitor::connect(&lab.vm("halting")).expect("a monitor");
     let qemu = lab.qemu("halting");
@@ -142,6 +142,7 @@ fn a_vm_stopped_in_both_ways_amid_output_goes_on() {
         lab.serialmux(["ps"]).finish().code(0).shows("halting");
         qemu.signal(Signal::CONT);
     }
+    vm.write("end\n");
     let vm = vm.finish();
     assert_eq!(vm.code(8).stdout.len(), 1_500_000);
     assert!(vm.err().contains(&sha256(&vm.stdout)), "{}", vm.err());
@@ -152,14 +153,15 @@ fn a_connection_cut_again_and_again_comes_back() {
     let lab = Lab::new();
     let daemon = lab.daemon("0");
     let proxy = Proxy::fair(listen(&daemon)).expect("a proxy");
-    let script = "head -c 1000000 /dev/urandom >f; cat f; sha256sum <f >&2";
-    let vmx = draft(&lab, &proxy, "cut", &["busybox", "sh", "-c", script]);
-    let vm = lab.start(lab.command("containervm", &["start", "--attach", &vmx]));
+    let script = "head -c 1000000 /dev/urandom >f; cat f; sha256sum <f >&2; read end";
+    let vmx = draft(&lab, &proxy, "cut", &["-i", "busybox", "sh", "-c", script]);
+    let mut vm = lab.start(lab.command("containervm", &["start", "--attach", "-i", &vmx]));
     for cut in 1..=8 {
         vm.expect_bytes(cut * 100_000);
         proxy.cut();
         assert!(proxy.accepted(cut + 1, deadline()).is_some(), "the VM calls again");
     }
+    vm.write("end\n");
     let vm = vm.end();
     assert_eq!(vm.code(0).stdout.len(), 1_000_000);
     assert!(vm.err().contains(&sha256(&vm.stdout)), "{}", vm.err());

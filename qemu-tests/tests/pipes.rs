@@ -99,7 +99,7 @@ fn twenty_megabytes_go_on_when_their_pipe_is_cut_and_again_when_it_is_back() {
     let daemon = lab.daemon("0");
     let target = address_of(&daemon).parse().expect("an address");
     let proxy = Proxy::fair(target).expect("a proxy");
-    let script = "head -c 20000000 /dev/urandom >f; sha256sum <f >&2; read x; cat f";
+    let script = "head -c 20000000 /dev/urandom >f; sha256sum <f >&2; read x; cat f; read y";
     let run = ["run", "--print-vmx", "--pipe", "virtio", "--boot", "direct", "--name", "c", "-i"];
     let run = [&run[..], &["busybox", "sh", "-c", script]].concat();
     let vmx = lab.start(lab.command("containervm", &run)).finish();
@@ -117,6 +117,7 @@ fn twenty_megabytes_go_on_when_their_pipe_is_cut_and_again_when_it_is_back() {
         console.expect("the link goes over uart now");
         console.expect("the link goes over virtio now");
     }
+    vm.write("end\n");
     let ended = vm.end();
     assert_eq!(ended.code(0).stdout.len(), 20_000_000);
     assert!(ended.err().contains(&sha256(&ended.stdout)), "{}", ended.err());

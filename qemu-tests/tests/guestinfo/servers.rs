@@ -108,6 +108,7 @@ fn a_vm_ends_although_the_server_of_its_volume_answers_no_more() {
     vm.expect("from the server\n");
     share.hush();
     vm.write("\n");
+    vm.await_that("the file", || share.read("file").is_some());
     bench.lab.serialmux(["stop", "-t", "2", &id]).finish().code(0);
     vm.finish().code(137);
     let console = bench.console("gone");
@@ -145,17 +146,15 @@ fn a_reload_mounts_from_a_server_by_name_and_the_container_goes_on_while_another
     config.write(&pairs);
     let reload = bench.lab.serialmux(["reload", &id]).finish();
     reload.code(0).shows("volume n is being mounted on /n; volume slow is being mounted on /slow");
-    let mounted = |name: &str| {
-        let key = format!("guestinfo.vice..mounts|{name}.mounted");
-        let report = bench.await_report(&id, |report| !report[&key].is_null());
-        report[&key].as_str().unwrap_or_default().to_owned()
-    };
-    assert_eq!(mounted("n"), "true");
+    let [n, slow] = ["n", "slow"].map(|name| format!("guestinfo.vice..mounts|{name}.mounted"));
+    let report = bench.await_report(&id, |report| !report[&n].is_null());
+    assert_eq!(report[&n], "true");
+    assert!(report[&slow].is_null(), "it was not waited for: {report:#}");
     attached.write("cat /n/hello; grep -o 'nas.test:[^ ]*' /proc/mounts\n");
     attached.expect("from the server\nnas.test:/exports/v1\n");
-    let slow = bench.inspect(&id)["report"]["guestinfo.vice..mounts|slow.mounted"].clone();
-    assert!(slow.is_null(), "it was not waited for: {slow}");
-    assert!(mounted("slow").contains("the server does not answer"));
+    let report = bench.await_report(&id, |report| !report[&slow].is_null());
+    let told = report[&slow].as_str().unwrap_or_default();
+    assert!(told.contains("the server does not answer"), "{told}");
     attached.write("echo still here; exit 4\n");
     attached.expect("still here\n");
     attached.finish().code(4);
