@@ -3,6 +3,7 @@
 use crate::client::{Client, ClientError};
 use crate::place::Place;
 use anyhow::{Context, bail};
+use containervm::lock::Held;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -88,25 +89,44 @@ fn last_words(log: &Path, start: u64) -> Option<String> {
 /// When one cannot be started, in its own words.
 pub async fn daemon(place: &Place, tell: &mut dyn FnMut(&str)) -> anyhow::Result<String> {
     let client = Client::new(place);
-    match client.hello().await {
-        Ok(hello) => return Ok(hello.listen),
-        Err(error) if error.is_absent() => {}
-        Err(error) => return Err(error.into()),
+    if let Some(listen) = listening(&client).await? {
+        return Ok(listen);
     }
-    tell("starting serialmux");
     std::fs::create_dir_all(place.dir())
         .with_context(|| format!("cannot make the state directory {}", place.dir().display()))?;
+    let path = place.launching();
+    let _launching = tokio::task::spawn_blocking(move || alone(&path)).await??;
+    // Somebody else may have started one meanwhile.
+    if let Some(listen) = listening(&client).await? {
+        return Ok(listen);
+    }
+    tell("starting serialmux");
     // This program is the daemon, too: whichever of the two is installed, it is of one version.
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let state = place.dir().as_os_str();
     let args = [OsStr::new("serialmux"), OsStr::new("--state"), state, OsStr::new("serve")];
     match Background::start(&program, &args, &place.log()) {
         Ok(_) => Ok(client.hello().await?.listen),
-        // Somebody else started one at the same moment.
-        Err(error) => match client.hello().await {
-            Ok(hello) => Ok(hello.listen),
-            Err(ClientError::Absent { .. }) => Err(error.context("cannot start serialmux")),
-            Err(other) => Err(other.into()),
-        },
+        // One may have been started by hand at this moment.
+        Err(error) => {
+            let other = listening(&client).await?;
+            other.ok_or_else(|| error.context("cannot start serialmux"))
+        }
     }
+}
+
+/// Where VMs connect to, if a daemon runs.
+async fn listening(client: &Client) -> Result<Option<String>, ClientError> {
+    match client.hello().await {
+        Ok(hello) => Ok(Some(hello.listen)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until nobody else is starting a daemon.
+fn alone(path: &Path) -> anyhow::Result<Held> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let locked = file.and_then(|file| file.lock().map(|()| Held::new(file)));
+    locked.with_context(|| format!("cannot lock {}", path.display()))
 }

@@ -36,6 +36,11 @@ impl Place {
         self.0.join("lock")
     }
 
+    /// The file that is locked by whoever starts a daemon, until that is ready.
+    pub fn launching(&self) -> PathBuf {
+        self.0.join("launching")
+    }
+
     /// The daemon's own log, when it runs in the background.
     pub fn log(&self) -> PathBuf {
         self.0.join("serialmux.log")
