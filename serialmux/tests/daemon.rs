@@ -295,6 +295,168 @@ async fn a_vm_that_dies_amid_its_output_ends_what_follows_it_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_vm_said_last_is_read_before_it_counts_as_gone() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let state = lab.place.containers().join(ID).join("state.new");
+    for boot in 1..=8 {
+        let mut guest = Guest::new(KEY, Sealed, boot);
+        guest.connect(lab.listen).await;
+        guest.started();
+        guest.until("the start", |guest| guest.sessions > 0 && guest.is_drained()).await;
+        let (_sender, receiver) = lab.attach(false).await;
+        let sent = noise(50_000);
+        let mut printed = 0;
+        while printed < sent.len() {
+            printed += guest.print(Stdout, &sent[printed..]);
+        }
+        guest.exited(4);
+        // The exit comes first, and saving it takes until somebody reads what is written.
+        assert!(std::process::Command::new("mkfifo").arg(&state).status().unwrap().success());
+        assert_eq!(guest.gasp().await, 0);
+        let client = lab.client.clone();
+        let gone = tokio::spawn(async move { client.gone("web".into(), String::new()).await });
+        while lab.client.list().await.unwrap()[0].status != "exited" {}
+        // By then the word of its end has come, too, most of the time.
+        for _ in 0..20 {
+            lab.client.list().await.unwrap();
+        }
+        let written = std::fs::File::open(&state).unwrap();
+        std::fs::remove_file(&state).unwrap();
+        drop(written);
+        gone.await.unwrap().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(10), drain(receiver)).await;
+        let (out, _, exit) = ended.unwrap_or_else(|_| panic!("boot {boot} has no end"));
+        assert_eq!((out.len(), exit.code), (sent.len(), 4), "boot {boot}");
+        assert_eq!(lab.client.wait("web".into()).await.unwrap().code, 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exit_that_cannot_be_saved_stays_with_the_guest_until_it_can() {
+    let (mut lab, mut guest) = running().await;
+    let in_the_way = lab.place.containers().join(ID).join("state.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    guest.exited(7);
+    assert_eq!(guest.beside(lab.client.wait("web".into())).await.unwrap().code, 7);
+    guest.until("the exit to be known", |guest| guest.is_taken()).await;
+    assert!(!guest.is_drained());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    guest.until("the exit to be saved", |guest| guest.is_drained()).await;
+    guest.hang_up();
+    lab.restart().await;
+    let waited = tokio::time::timeout(Duration::from_secs(30), lab.client.wait("web".into()));
+    assert_eq!(waited.await.expect("its exit is known").unwrap().code, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_disk_did_not_take_of_a_run_is_written_before_the_next_one() {
+    let lab = Lab::new().await;
+    let Some(disk) = SmallDisk::mount(&lab.place.containers()) else {
+        return eprintln!("skipped: mounting a small tmpfs needs root");
+    };
+    lab.register(false).await.unwrap();
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    guest.started();
+    guest.until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained()).await;
+    let (_sender, receiver) = lab.attach(true).await;
+    disk.fill();
+    // More than waits for a disk of a VM that is there, yet little on the line.
+    let sent = vec![b'x'; 3_000_000];
+    print_all(&mut guest, &sent).await;
+    guest.until("all of it to be there", |guest| guest.is_taken()).await;
+    guest.hang_up();
+    let gone = tokio::spawn({
+        let client = lab.client.clone();
+        async move { client.gone("web".into(), String::new()).await }
+    });
+    while lab.client.list().await.unwrap()[0].status != "exited" {}
+    lab.register(false).await.unwrap();
+    disk.clear();
+    gone.await.unwrap().unwrap();
+    // No other VM has come, and no session.
+    let ended = tokio::time::timeout(Duration::from_secs(30), drain(receiver)).await;
+    let (out, _, exit) = ended.expect("all of the run is written");
+    assert_eq!((out.len(), exit.code), (sent.len(), 137));
+}
+
+/// A file system of 8 MiB.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &std::path::Path) -> Option<Self> {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=8m", "none"]).arg(at);
+        mount.status().is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        let mut refused = Ok(());
+        while refused.is_ok() {
+            refused = std::io::Write::write_all(&mut file, &[0; 4096]);
+        }
+    }
+
+    fn clear(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("--lazy").arg(&self.0).status());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_slowly_is_told_of_the_end_of_the_run_that_was_read() {
+    let (lab, mut guest) = running().await;
+    let (_sender, receiver) = lab.attach(true).await;
+    let sent = noise(3_000_000);
+    print_all(&mut guest, &sent).await;
+    guest.exited(3);
+    guest.until("everything to be durable", |guest| guest.is_drained()).await;
+    assert_eq!(lab.client.wait("web".into()).await.unwrap().code, 3);
+    guest.hang_up();
+    lab.client.gone("web".into(), String::new()).await.unwrap();
+    lab.register(false).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), drain(receiver)).await;
+    let (out, _, exit) = ended.expect("its run is over");
+    assert!(out == sent, "{} of {} bytes", out.len(), sent.len());
+    assert_eq!(exit.code, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_typed_to_a_run_that_is_over_is_not_for_the_next() {
+    let (lab, mut guest) = running().await;
+    let end = || Input { body: Some(input::Body::End(request::Hello {})), at: 0 };
+    let key = |text: &'static str| Input { body: Some(input::Body::Bytes(text.into())), at: 0 };
+    let (mut first, _first) = lab.attach(true).await;
+    let (mut second, _second) = lab.attach(true).await;
+    first.send(&end()).await.unwrap();
+    guest.until("the end of the input", |guest| guest.stdin_ended).await;
+    for _ in 0..10 {
+        second.send(&key("stale")).await.unwrap();
+        second.send(&end()).await.unwrap();
+    }
+    guest.exited(0);
+    guest.until("everything to be durable", |guest| guest.is_drained()).await;
+    guest.hang_up();
+    lab.client.gone("web".into(), String::new()).await.unwrap();
+    lab.register(false).await.unwrap();
+    let mut guest = Guest::new(KEY, Sealed, 2);
+    guest.connect(lab.listen).await;
+    guest.started();
+    let (mut third, _third) = lab.attach(true).await;
+    third.send(&key("fresh")).await.unwrap();
+    guest.until("what is typed", |guest| !guest.stdin.is_empty()).await;
+    assert_eq!(guest.stdin, b"fresh");
+    assert!(!guest.stdin_ended);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_said_in_words() {
     let lab = Lab::new().await;
     lab.register(false).await.unwrap();

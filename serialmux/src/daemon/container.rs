@@ -16,6 +16,7 @@ mod disk;
 mod exec_client;
 mod exec_output;
 mod execs;
+mod farewell;
 mod handle;
 mod inputs;
 mod inspection;
@@ -40,6 +41,7 @@ use control::Control;
 use disk::{lacks_output, synced};
 use exec_client::Note;
 use execs::Execs;
+use farewell::Farewells;
 use handle::Command;
 use inspection::Inspection;
 use line::{Line, Moved, exchange};
@@ -91,6 +93,9 @@ pub(super) struct Container {
     notes: mpsc::Receiver<Note>,
     sync: Option<JoinHandle<io::Result<()>>>,
     wake_at: Option<Instant>,
+    /// The state could not be saved: the guest is not told to forget what made it.
+    is_unsaved: bool,
+    farewells: Farewells,
     lost_at: Option<Instant>,
     /// An output has gone without its end, and no other has come.
     is_cut: bool,
@@ -149,6 +154,8 @@ impl Container {
             notes: note_queue,
             sync: None,
             wake_at: None,
+            is_unsaved: false,
+            farewells: Farewells::default(),
             lost_at: lacks_output.then(clock::now),
             is_cut: false,
             is_given_up: false,
@@ -201,7 +208,7 @@ impl Container {
     fn deadline(&self) -> Option<tokio::time::Instant> {
         let link = self.link.as_ref().and_then(Link::poll_timeout);
         let aftermath = self.lost_at.map(|at| at + AFTERMATH);
-        [link, self.wake_at, aftermath, self.execs.deadline()]
+        [link, self.wake_at, aftermath, self.execs.deadline(), self.farewells.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -274,7 +281,8 @@ impl Container {
                 link.install(now, session);
             }
             link => {
-                if link.replace(Link::mux(config, session, now)).is_some() {
+                if let Some(mut last) = link.replace(Link::mux(config, session, now)) {
+                    self.outputs.read_out(&mut last, &mut self.journal);
                     self.control.reset("the VM restarted");
                     self.streams.reset();
                 }
@@ -307,13 +315,19 @@ impl Container {
         (self.is_cut, self.is_given_up) = (false, false);
         self.state = State { boot, agent, ..State::default() };
         self.save();
-        self.status.send_modify(Status::new_run);
+        let start = self.journal.len() + self.journal.waiting() as u64;
+        self.status.send_modify(|status| status.new_run(start));
     }
 
     // A VM is about to be started: what is asked from now on is for the run to come.
     fn expect(&mut self) {
+        self.take_leave_now();
         if self.line.is_none() && self.state.exit.is_some() {
-            self.link = None;
+            if let Some(mut last) = self.link.take() {
+                self.outputs.read_out(&mut last, &mut self.journal);
+            }
+            // What was typed was for the last run.
+            while self.input_queue.try_recv().is_ok() {}
             self.inputs.new_run(false);
             self.new_run(Vec::new(), String::new());
         }
@@ -341,22 +355,31 @@ impl Container {
     // ---- the link's events ----
 
     fn settle(&mut self) {
-        let Some(mut link) = self.link.take() else { return };
+        if let Some(mut link) = self.link.take() {
+            self.attend(&mut link);
+            self.link = Some(link);
+        }
+        self.store();
+        if let Some(link) = self.link.as_mut().filter(|_| !self.is_unsaved) {
+            self.control.release(link);
+        }
+        self.take_leave();
+    }
+
+    fn attend(&mut self, link: &mut Link) {
         for channel in self.outputs.behind().collect::<Vec<_>>() {
-            self.readable(&mut link, channel);
+            self.readable(link, channel);
         }
         while let Some(event) = link.poll_event() {
             if matches!(event, Event::Greet | Event::Lost { .. }) {
-                self.greet_again(&mut link);
+                self.greet_again(link);
             }
-            self.event(&mut link, event);
+            self.event(link, event);
         }
-        self.inputs.feed(&mut link);
-        self.streams.turn(&mut link);
-        self.execs.settle(&mut link, clock::now());
-        self.control.flush(&mut link);
-        self.link = Some(link);
-        self.store();
+        self.inputs.feed(link);
+        self.streams.turn(link);
+        self.execs.settle(link, clock::now());
+        self.control.flush(link);
     }
 
     fn event(&mut self, link: &mut Link, event: Event) {
@@ -474,13 +497,6 @@ impl Container {
         self.look_for_the_end();
     }
 
-    fn save(&mut self) {
-        let path = self.dir.join("state.json");
-        if let Err(error) = tokio::task::block_in_place(|| state::save(&path, &self.state)) {
-            tracing::error!(container = self.name, %error, "cannot save the state");
-        }
-    }
-
     // ---- what clients want ----
 
     fn noted(&mut self, note: Note) {
@@ -500,6 +516,7 @@ impl Container {
             }
             Command::Refused(id) => self.execs.refused(&id),
             Command::Established(established) => {
+                self.take_leave_now();
                 self.put_aside();
                 self.established(*established);
             }
@@ -537,24 +554,12 @@ impl Container {
                 // One who ran the VM before this one may be late.
                 let is_last = since_us == 0 || since_us >= self.expected_us;
                 if is_last {
-                    self.vm_gone(&text);
+                    self.hear_farewell(text, reply);
+                } else {
+                    reply.send(false).ok();
                 }
-                reply.send(is_last).ok();
             }
         }
-    }
-
-    fn vm_gone(&mut self, text: &str) {
-        self.hang_up("the VM is gone");
-        if self.state.exit.is_none() {
-            let error = format!(
-                "the VM ended without an exit status{}{text}",
-                if text.is_empty() { "" } else { ": " }
-            );
-            self.exited(Exit::without_process(137, error, clock::wall_us()));
-            self.save();
-        }
-        self.give_up();
     }
 }
 

@@ -15,7 +15,7 @@ use wire::STATE_LEN;
 
 const READ_STEP: usize = 256 * 1024;
 /// A batch of so many bytes is to be written before more is added to it.
-const FULL: usize = 1024 * 1024;
+pub const FULL: usize = 1024 * 1024;
 
 /// A journal that cannot be used.
 #[derive(Debug, Error)]
@@ -160,9 +160,9 @@ impl Journal {
         !self.batch.is_empty()
     }
 
-    /// Whether the batch is to be written before more is added.
-    pub fn is_full(&self) -> bool {
-        self.batch.len() >= FULL
+    /// Bytes that are not written.
+    pub fn waiting(&self) -> usize {
+        self.batch.len()
     }
 
     /// Adds a record to the batch.

@@ -163,13 +163,15 @@ pub(super) async fn follow(
     mut acks: Option<Acks>,
 ) -> Result<answer::Exit, Refusal> {
     let mut watch = handle.watch();
+    let run = watch.borrow().run;
     loop {
         let status = watch.borrow_and_update().clone();
+        let (written, exit) = status.since(run);
         if let Some(acks) = &mut acks {
             acks.tell(sender).await?;
         }
-        send_until(cursor, status.written, sender).await?;
-        if let Some(exit) = status.ended() {
+        send_until(cursor, written, sender).await?;
+        if let Some(exit) = exit {
             return Ok(exit_message(exit));
         }
         tokio::select! {

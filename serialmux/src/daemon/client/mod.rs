@@ -6,7 +6,7 @@ mod inside;
 mod logs;
 mod order;
 
-use super::container::Handle;
+use super::container::{Handle, Status};
 use super::events::Event;
 use super::registry::Registry;
 use crate::api::answer::{self, Body as Reply};
@@ -194,10 +194,11 @@ fn exit_message(exit: &Exit) -> answer::Exit {
 }
 
 async fn ended(handle: &Handle) -> Result<answer::Exit, Refusal> {
-    let mut status = handle.watch();
-    let status =
-        status.wait_for(|status| status.ended().is_some()).await.map_err(|_| over(handle))?;
-    status.ended().map(exit_message).ok_or_else(|| over(handle))
+    let mut watch = handle.watch();
+    let run = watch.borrow().run;
+    let is_over = |status: &Status| status.since(run).1.is_some();
+    let status = watch.wait_for(is_over).await.map_err(|_| over(handle))?;
+    status.since(run).1.map(exit_message).ok_or_else(|| over(handle))
 }
 
 /// Why nothing more is heard of a container: it was removed, or the daemon ends, which is for the client

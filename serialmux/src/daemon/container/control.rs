@@ -43,7 +43,7 @@ impl Control {
 
     /// Reads messages; the second is whether the guest broke the protocol.
     ///
-    /// They are released at once: the caller saves their effect before anything is sent.
+    /// They are to be [released](Self::release) when their effect is saved.
     pub(super) fn read(
         &mut self,
         link: &mut Link,
@@ -73,7 +73,13 @@ impl Control {
                     }
                 }
             }
-            link.release(channel, self.taken);
+        }
+    }
+
+    /// The guest may forget what it has said.
+    pub(super) fn release(&mut self, link: &mut Link) {
+        if let Some(up) = self.up.filter(|_| self.taken != u64::MAX) {
+            link.release(up, self.taken);
         }
     }
 

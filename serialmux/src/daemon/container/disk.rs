@@ -1,7 +1,7 @@
 //! Output on its way to the disk, and when all of it is there.
 
 use super::*;
-use crate::store::journal::JournalError;
+use std::fmt::Display;
 
 /// When to try again after the disk refused.
 const RETRY: wire::Duration = wire::Duration::from_secs(1);
@@ -9,6 +9,9 @@ const RETRY: wire::Duration = wire::Duration::from_secs(1);
 impl Container {
     // Writes what came, and has it made durable; one sync at a time, for all that came meanwhile.
     pub(super) fn store(&mut self) {
+        if self.is_unsaved && self.wake_at.is_none() {
+            self.save();
+        }
         match self.journal.write() {
             Ok(len) => self.status.send_if_modified(|status| {
                 let news = status.written != len;
@@ -26,7 +29,17 @@ impl Container {
         }
     }
 
-    fn disk_failed(&mut self, error: &JournalError) {
+    /// Saves the state, or sees to it that this is tried again.
+    pub(super) fn save(&mut self) {
+        let path = self.dir.join("state.json");
+        let saved = tokio::task::block_in_place(|| state::save(&path, &self.state));
+        self.is_unsaved = saved.is_err();
+        if let Err(error) = saved {
+            self.disk_failed(&error);
+        }
+    }
+
+    fn disk_failed(&mut self, error: &dyn Display) {
         if self.wake_at.is_none() {
             tracing::error!(container = self.name, %error, "output is held back in the VM");
             self.wake_at = Some(clock::now() + RETRY);
@@ -51,8 +64,10 @@ impl Container {
     /// Whether there may be more output of this run than can be read.
     pub(super) fn is_output_open(&self) -> bool {
         let lacks_output = || !self.is_cut && lacks_output(&self.state, &self.journal);
-        let is_open = || self.journal.has_batch() || !self.outputs.is_empty() || lacks_output();
-        !self.is_given_up && is_open()
+        let may_come = || !self.outputs.is_empty() || lacks_output();
+        // What is here and waits for the disk is not given up.
+        let is_here = self.journal.has_batch() || self.outputs.behind().next().is_some();
+        is_here || !self.is_given_up && may_come()
     }
 
     /// Tells those who follow the output whether that is still so.

@@ -35,6 +35,19 @@ pub(crate) struct Status {
     pub(crate) output_open: bool,
     /// Length of the journal.
     pub(crate) written: u64,
+    /// Which run this is, since the daemon began.
+    pub(crate) run: u64,
+    /// The last of the runs before that of which it is known how it ended.
+    pub(crate) past: Option<Past>,
+}
+
+/// A run that another one has followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Past {
+    run: u64,
+    exit: Exit,
+    /// Length of the journal with all of its output.
+    written: u64,
 }
 
 impl Status {
@@ -44,9 +57,22 @@ impl Status {
         Self { started_us, exit, paused, restarting, written, output_open, ..Self::default() }
     }
 
-    pub(super) fn new_run(&mut self) {
-        let (written, is_connected) = (self.written, self.is_connected);
-        *self = Self { written, is_connected, ..Self::default() };
+    /// Another run begins, whose output is behind so much of the journal.
+    pub(super) fn new_run(&mut self, start: u64) {
+        let Self { written, is_connected, run, .. } = *self;
+        let past = self.exit.take().map(|exit| Past { run, exit, written: start });
+        let past = past.or_else(|| self.past.take());
+        *self = Self { written, is_connected, run: run + 1, past, ..Self::default() };
+    }
+
+    /// For whoever has watched since that run: how much of the journal there is for them, and how the run ended, or
+    /// the one that came after it if nobody knows that of it.
+    pub(crate) fn since(&self, run: u64) -> (u64, Option<&Exit>) {
+        match &self.past {
+            Some(past) if past.run >= run && past.written > self.written => (self.written, None),
+            Some(past) if past.run >= run => (past.written, Some(&past.exit)),
+            _ => (self.written, self.ended()),
+        }
     }
 
     /// `created`, `running`, `paused`, `restarting` or `exited`.

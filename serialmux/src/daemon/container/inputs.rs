@@ -203,15 +203,18 @@ impl Inputs {
 
     /// Whether more can be taken from clients now.
     pub(super) fn has_room(&self) -> bool {
-        self.backlog.is_empty() && !self.ended
+        self.backlog.is_empty()
     }
 
-    /// Takes a client's input.
+    /// Takes a client's input; what comes behind the end goes nowhere, as nobody reads it.
     pub(super) fn take(&mut self, input: Input) {
         let Input::Bytes { token, at, mut bytes } = input else {
             self.ended = true;
             return;
         };
+        if self.ended {
+            return;
+        }
         self.forget_idle_clients();
         let next = self.next.entry(token).or_insert(at);
         let again = usize::try_from(next.saturating_sub(at)).unwrap_or(usize::MAX);

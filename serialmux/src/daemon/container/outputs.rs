@@ -1,6 +1,6 @@
 //! Output channels on their way into the journal, and what may be released to the guest when.
 
-use crate::store::journal::{Journal, Progress};
+use crate::store::journal::{FULL, Journal, Progress};
 use crate::store::record::{Place, Record};
 use bytes::BytesMut;
 use std::collections::BTreeMap;
@@ -9,6 +9,8 @@ use wire::pack::{Block, PackError, Unpacker};
 use wire::{ChannelId, Digest, Link};
 
 const READ_STEP: usize = 64 * 1024;
+/// Most that waits for the disk of a VM that is gone.
+const LAST_WORDS: usize = 64 * 1024 * 1024;
 
 /// Output that is not what an agent sends. Class: give the channel up.
 #[derive(Debug, thiserror::Error)]
@@ -73,10 +75,15 @@ impl Output {
         }
     }
 
-    /// Moves what has come into the journal's batch; whether that had room for all of it. What has come may unpack
-    /// to a thousand times as much.
-    fn pump(&mut self, channel: u32, journal: &mut Journal) -> Result<bool, OutputError> {
-        while !journal.is_full() {
+    /// Moves what has come into the journal's batch, up to so many bytes; whether that had room for all of it. What
+    /// has come may unpack to a thousand times as much.
+    fn pump(
+        &mut self,
+        channel: u32,
+        journal: &mut Journal,
+        limit: usize,
+    ) -> Result<bool, OutputError> {
+        while journal.waiting() < limit {
             let is_more = match &mut self.unpacker {
                 None => self.entry(channel, journal)?,
                 Some(unpacker) => match unpacker.next_block()? {
@@ -226,9 +233,28 @@ impl Outputs {
         channel: ChannelId,
         journal: &mut Journal,
     ) -> Result<(), OutputError> {
+        self.read_up_to(FULL, link, channel, journal)
+    }
+
+    /// Moves all that is here of a guest that is gone into the batch, whether the disk takes it now or later.
+    pub(super) fn read_out(&mut self, link: &mut Link, journal: &mut Journal) {
+        for channel in self.behind().collect::<Vec<_>>() {
+            if let Err(error) = self.read_up_to(LAST_WORDS, link, channel, journal) {
+                tracing::warn!(%error, "output channel given up");
+            }
+        }
+    }
+
+    fn read_up_to(
+        &mut self,
+        limit: usize,
+        link: &mut Link,
+        channel: ChannelId,
+        journal: &mut Journal,
+    ) -> Result<(), OutputError> {
         let Some(output) = self.open.get_mut(&channel) else { return Ok(()) };
         loop {
-            output.behind = !output.pump(channel.0, journal)?;
+            output.behind = !output.pump(channel.0, journal, limit)?;
             if output.behind {
                 break;
             }
@@ -339,7 +365,7 @@ mod tests {
         let mut written = 0;
         for rounds in 1.. {
             let output = outputs.open.get_mut(&channel).unwrap();
-            output.behind = !output.pump(2, &mut journal).unwrap();
+            output.behind = !output.pump(2, &mut journal, FULL).unwrap();
             // Its end was heard of before all of it is in there.
             outputs.finished(channel, &mut journal);
             let before = std::mem::replace(&mut written, journal.write().unwrap());
