@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LEASE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the end of the machine waits for a card to take what gives leases back.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(10);
 /// How often it looks.
 const GLANCE: Duration = Duration::from_millis(2);
 
