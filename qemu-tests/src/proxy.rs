@@ -45,6 +45,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     over: bool,
+    /// Whether who connects has to wait.
+    held: bool,
     /// When each connection was accepted.
     accepted: Vec<Instant>,
     now: Option<Connection>,
@@ -111,6 +113,17 @@ impl Proxy {
         }
     }
 
+    /// Who connects from now on reaches nobody until [`Proxy::let_go`].
+    pub fn hold(&self) {
+        self.shared.state().held = true;
+    }
+
+    /// The opposite of [`Proxy::hold`].
+    pub fn let_go(&self) {
+        self.shared.state().held = false;
+        self.shared.changed.notify_all();
+    }
+
     /// Waits for the `n`th connection, counted from 1; when it was accepted.
     pub fn accepted(&self, n: usize, limit: Duration) -> Option<Instant> {
         let state = self.shared.state();
@@ -159,6 +172,7 @@ impl Drop for Proxy {
             connection.cut();
         }
         drop(state);
+        self.shared.changed.notify_all();
         // Wakes the thread that accepts; if nobody can connect, it has ended.
         TcpStream::connect(self.address).ok();
     }
@@ -181,7 +195,9 @@ impl Shared {
 
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         while let Ok((near, _)) = listener.accept() {
-            if self.state().over {
+            let held = |state: &mut State| state.held && !state.over;
+            let state = self.changed.wait_while(self.state(), held);
+            if state.unwrap_or_else(PoisonError::into_inner).over {
                 return;
             }
             // A serialmux that is away: the VM is hung up on, and calls again.

@@ -305,11 +305,17 @@ fn vic_52_a_shell_that_heeds_only_hup_is_ended_by_term_under_an_init() {
 #[test]
 fn vic_53_a_stop_signal_that_is_heard_but_not_heeded_is_followed_by_kill() {
     let lab = Lab::new();
-    let script = "trap 'echo StopSignalUSR1' USR1; echo up; while :; do sleep 0.1; done";
+    let script =
+        "trap 'trap \"\" USR1; echo StopSignalUSR1' USR1; echo up; while :; do sleep 0.1; done";
     let stop = ["--stop-signal", "USR1", "busybox", "sh", "-c", script];
     run_detached(&lab, "box", &stop);
-    lab.serialmux(["logs", "-f", "box"]).expect("up\n");
+    let logs = lab.serialmux(["logs", "-f", "box"]);
+    logs.expect("up\n");
+    let patient = lab.serialmux(["stop", "-t", "600", "box"]);
+    logs.expect("StopSignalUSR1\n");
+    // Of two that stop it, the sooner end counts.
     lab.containervm(["stop", "-t", "2", "box"]).finish().code(0);
+    patient.finish().code(0);
     lab.serialmux(["logs", "box"]).finish().code(0).prints("up\nStopSignalUSR1\n");
     lab.serialmux(["wait", "box"]).finish().code(0).prints("137\n");
 }
@@ -317,8 +323,9 @@ fn vic_53_a_stop_signal_that_is_heard_but_not_heeded_is_followed_by_kill() {
 #[test]
 fn vic_61_a_signal_reaches_the_process_and_not_its_children() {
     let lab = Lab::new();
-    let script = "sh -c 'trap \"echo KillSignalChildHUP\" HUP; echo child; while :; do sleep 0.1; done' & \
-                  trap 'echo KillSignalParentHUP' HUP; while :; do wait; done";
+    let script = "trap 'echo KillSignalParentHUP' HUP; \
+                  sh -c 'trap \"echo KillSignalChildHUP\" HUP; echo child; while :; do sleep 0.1; done' & \
+                  while :; do wait; done";
     run_detached(&lab, "box", &["busybox", "sh", "-c", script]);
     let logs = lab.serialmux(["logs", "-f", "box"]);
     logs.expect("child\n");

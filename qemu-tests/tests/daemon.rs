@@ -108,7 +108,9 @@ fn a_vm_that_stood_still_goes_on() {
     let mut vm = lab.begin(["-i", "--name", "still", "busybox", "sh", "-c", script]);
     vm.expect("up\n");
     // What the kernel and the agent say never mixes with what the container says.
-    lab.console("still").expect("tether: link is up").expect("runs as process");
+    // In no order: neither waits for the other.
+    lab.console("still").expect("tether: link is up");
+    lab.console("still").expect("runs as process");
     let qemu = lab.qemu("still");
     vm.write("go\n").expect_bytes(100_000);
     qemu.signal(Signal::STOP);

@@ -112,9 +112,11 @@ fn twenty_megabytes_go_on_when_their_pipe_is_cut_and_again_when_it_is_back() {
     vm.write("go\n");
     for n in [2_000_000, 8_000_000, 14_000_000] {
         vm.expect_bytes(n);
-        proxy.cut();
         // The port is closed at once, and QEMU calls again after a second.
+        proxy.hold();
+        proxy.cut();
         console.expect("the link goes over uart now");
+        proxy.let_go();
         console.expect("the link goes over virtio now");
     }
     vm.write("end\n");

@@ -50,7 +50,8 @@ fn a_process_that_is_always_run_again_keeps_its_files_and_ends_by_a_stop() {
 #[test]
 fn a_process_that_does_not_heed_its_stop_signal_is_killed_vic_52_to_54() {
     let lab = Lab::new();
-    let script = "trap 'echo StopSignalHUP' HUP; echo up; while :; do sleep 0.1; done";
+    let script =
+        "trap 'trap \"\" HUP; echo StopSignalHUP' HUP; echo up; while :; do sleep 0.1; done";
     let stubborn = lab.begin([
         "--name",
         "stubborn",
@@ -66,13 +67,18 @@ fn a_process_that_does_not_heed_its_stop_signal_is_killed_vic_52_to_54() {
     stubborn.expect("up\n");
     // Somebody who keeps the daemon, and so what has happened, when the VM is gone.
     let events = lab.serialmux(["events", "--since", "1h", "stubborn"]);
+    let patient = lab.serialmux(["stop", "-t", "600", "stubborn"]);
+    stubborn.expect("StopSignalHUP\n");
+    // Of two that stop it, the sooner end counts.
     lab.serialmux(["stop", "-t", "2", "stubborn"]).finish().code(0);
+    patient.finish().code(0);
     stubborn.end().code(137).prints("up\nStopSignalHUP\n");
-    events.expect("container stop");
-    // As with Docker, each signal is told, then the end, then that somebody asked for it.
+    events.expect("container stop").expect("container stop");
+    // As with Docker, each signal is told, then the end, then that somebody asked for it; here two did.
     let told = lab.events();
     let told: Vec<&str> = told.iter().map(String::as_str).filter(|it| *it != "destroy").collect();
-    assert_eq!(told, ["create", "start", "kill 1", "kill 9", "die 137", "stop"]);
+    let asked = ["create", "start", "kill 1", "kill 1", "kill 9", "die 137", "stop", "stop"];
+    assert_eq!(told, asked);
 }
 
 #[test]
