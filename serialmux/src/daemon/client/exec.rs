@@ -4,6 +4,7 @@ use super::{Handle, Refusal, Reply, ask, exit_message, send};
 use crate::api::{Receiver, Sender, answer, input, request};
 use crate::daemon::container::{Attachment, ExecEvent, Notes};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use wire::message::guest::Known;
 use wire::message::mux;
@@ -19,29 +20,48 @@ pub(super) async fn run(
 ) -> Result<(), Refusal> {
     let exec = mux::Exec { unpacks: true, ..request.exec.unwrap_or_default() };
     check(&exec, &handle.id)?;
-    let id = exec.session.clone();
     let attached = handle.attach_exec(known(&exec), request.from).await;
     let (attachment, is_known) = attached.ok_or_else(removed)?;
     let notes = attachment.notes.clone();
-    if !is_known && let Err(refusal) = ask(handle, mux::Body::Exec(exec)).await {
-        handle.exec_refused(id).await;
-        return Err(refusal);
-    }
-    let done = attend(attachment, sender, receiver).await;
+    let inputs = pump(notes.clone(), receiver);
+    tokio::pin!(inputs);
+    let done = async {
+        if !is_known {
+            begin(handle, exec, inputs.as_mut()).await?;
+        }
+        attend(attachment, sender, inputs).await
+    };
+    let done = done.await;
     if done.is_err() {
         notes.left().await;
     }
     done
 }
 
+// Has the guest run it, or finds that the client has hung up, of whose process nobody knows then what becomes.
+async fn begin(
+    handle: &Handle,
+    exec: mux::Exec,
+    inputs: Pin<&mut impl Future<Output = io::Error>>,
+) -> Result<(), Refusal> {
+    let id = exec.session.clone();
+    let asked = tokio::select! {
+        biased;
+        asked = ask(handle, mux::Body::Exec(exec)) => asked,
+        error = inputs => return Err(Refusal::Hangup(error)),
+    };
+    if asked.is_err() {
+        handle.exec_refused(id).await;
+    }
+    asked.map(drop)
+}
+
 // Until the process has ended, or its client has hung up, which may come back.
 async fn attend(
     mut attachment: Attachment,
     sender: &mut Sender,
-    receiver: Receiver,
+    mut inputs: Pin<&mut impl Future<Output = io::Error>>,
 ) -> Result<(), Refusal> {
-    let inputs = pump(attachment.notes.clone(), receiver);
-    tokio::pin!(inputs);
     loop {
         tokio::select! {
             event = attachment.events.recv() => {

@@ -1,9 +1,11 @@
 //! A client that looks into a container, or copies in or out of it.
+//!
+//! That it leaves is seen elsewhere, and then all of this is dropped; but who copies in says more meanwhile.
 
-use super::{Handle, Refusal, Reply, ask, hangup, send};
+use super::{Handle, Refusal, Reply, ask, done, hangup, send};
 use crate::api::inside::{self as api, Change};
 use crate::api::request::Body;
-use crate::api::{Input, Receiver, Request, Sender, answer, input, request};
+use crate::api::{Input, Receiver, Sender, answer, input, request};
 use crate::daemon::container::{Ends, Incoming};
 use crate::daemon::events::{Event, Events};
 use crate::daemon::registry::Registry;
@@ -30,7 +32,6 @@ pub(super) async fn perform(
     body: Body,
     registry: &Registry,
     sender: &mut Sender,
-    receiver: Receiver,
 ) -> Result<(), Refusal> {
     match body {
         Body::Top(asked) => {
@@ -39,13 +40,13 @@ pub(super) async fn perform(
         }
         Body::Stats(asked) => {
             let handle = registry.find(&asked.container)?;
-            stats(&handle, asked.interval_ms, sender, receiver).await
+            stats(&handle, asked.interval_ms, sender).await
         }
         Body::Listen(asked) => {
             let named = Some(&asked.container).filter(|name| !name.is_empty());
             let id = named.map(|name| registry.find(name)).transpose()?;
             let id = id.map(|handle| handle.id.clone());
-            listen(id, &asked, registry.events(), sender, receiver).await
+            listen(id, &asked, registry.events(), sender).await
         }
         Body::StatPath(look) => {
             let handle = registry.find(&look.container)?;
@@ -53,11 +54,7 @@ pub(super) async fn perform(
         }
         Body::CopyOut(copy) => {
             let handle = registry.find(&copy.container)?;
-            copy_out(&handle, copy.path, sender, receiver).await
-        }
-        Body::CopyIn(copy) => {
-            let handle = registry.find(&copy.container)?;
-            copy_in(&handle, copy.place, sender, receiver).await
+            copy_out(&handle, copy.path, sender).await
         }
         Body::Diff(request::Container { container }) => {
             let handle = registry.find(&container)?;
@@ -91,16 +88,6 @@ async fn replied(reply: Replied) -> Result<Vec<u8>, Refusal> {
     reply.await.unwrap_or_else(gone).map_err(Refusal::Told)
 }
 
-/// A client that says nothing more may still go away.
-async fn left(receiver: &mut Receiver) -> Refusal {
-    let gone = receiver.receive::<Request>().await;
-    hangup(gone.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()))
-}
-
-async fn done(sender: &mut Sender) -> Result<(), Refusal> {
-    send(sender, Reply::Done(request::Hello {})).await
-}
-
 fn decoded<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
     M::decode(bytes).map_err(|_| Refusal::Told("the agent's answer cannot be read".into()))
 }
@@ -125,22 +112,14 @@ async fn top(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
     done(sender).await
 }
 
-async fn stats(
-    handle: &Handle,
-    interval_ms: u32,
-    sender: &mut Sender,
-    mut receiver: Receiver,
-) -> Result<(), Refusal> {
+async fn stats(handle: &Handle, interval_ms: u32, sender: &mut Sender) -> Result<(), Refusal> {
     let interval = Duration::from_millis(interval_ms.into()).max(MIN_INTERVAL);
     let mut ticks = tokio::time::interval(interval);
     // A VM that answers late is asked again an interval later, not at once.
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sample = tokio::select! {
-            answer = ask(handle, mux::Body::Stats(inside::Stats {})) => answer?,
-            gone = left(&mut receiver) => return Err(gone),
-        };
+        let sample = ask(handle, mux::Body::Stats(inside::Stats {})).await?;
         send(sender, Reply::Sample(decoded::<Sample>(&sample)?)).await?;
         if interval_ms == 0 {
             return done(sender).await;
@@ -161,23 +140,18 @@ async fn copy_out(
     handle: &Handle,
     path: Option<inside::CopyOut>,
     sender: &mut Sender,
-    mut receiver: Receiver,
 ) -> Result<(), Refusal> {
     let body = mux::Body::CopyOut(path.unwrap_or_default());
     let (mut pieces, reply) = stream_up(handle, body).await;
-    loop {
-        let piece = tokio::select! {
-            piece = pieces.recv() => piece,
-            gone = left(&mut receiver) => return Err(gone),
-        };
-        let Some(bytes) = piece else { break };
+    while let Some(bytes) = pieces.recv().await {
         send(sender, Reply::Piece(api::Piece { bytes })).await?;
     }
     replied(reply).await?;
     done(sender).await
 }
 
-async fn copy_in(
+/// Brings a client's archive into a container.
+pub(super) async fn copy_in(
     handle: &Handle,
     place: Option<inside::CopyIn>,
     sender: &mut Sender,
@@ -245,7 +219,6 @@ async fn listen(
     listen: &api::Listen,
     events: &Events,
     sender: &mut Sender,
-    mut receiver: Receiver,
 ) -> Result<(), Refusal> {
     let (kept, mut coming) = events.listen();
     let wanted = |event: &Event| id.as_ref().is_none_or(|id| *id == event.id);
@@ -268,7 +241,6 @@ async fn listen(
         let event = tokio::select! {
             event = coming.recv() => event,
             () = tokio::time::sleep(Duration::from_micros(left_us)) => continue,
-            gone = left(&mut receiver) => return Err(gone),
         };
         match event {
             Ok(event) if wanted(&event) => send(sender, told(&event)).await?,

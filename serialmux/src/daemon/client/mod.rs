@@ -74,15 +74,50 @@ async fn perform(
     registry: &Registry,
     listen: SocketAddr,
     sender: &mut Sender,
-    receiver: Receiver,
+    mut receiver: Receiver,
 ) -> Result<(), Refusal> {
-    let done = Reply::Done(request::Hello {});
     match body {
-        Body::Hello(_) => {
-            let (version, pid) = (env!("CARGO_PKG_VERSION").to_owned(), std::process::id());
-            let hello = answer::Hello { version, listen: listen.to_string(), pid };
-            send(sender, Reply::Hello(hello)).await
+        Body::Attach(request) => {
+            let handle = registry.find(&request.container)?;
+            attach::attached(&handle, &request, sender, receiver).await
         }
+        Body::Logs(request) => {
+            let handle = registry.find(&request.container)?;
+            logs::replay(&handle, &request, sender, receiver).await
+        }
+        Body::Exec(request) => {
+            let handle = registry.find(&request.container)?;
+            exec::run(&handle, request, sender, receiver).await
+        }
+        Body::CopyIn(copy) => {
+            let handle = registry.find(&copy.container)?;
+            inside::copy_in(&handle, copy.place, sender, receiver).await
+        }
+        // Done to the end, whoever has left meanwhile.
+        Body::Register(_) | Body::Remove(_) | Body::Gone(_) => change(body, registry, sender).await,
+        // What such a client waits for may never come, and it holds a permit.
+        body => tokio::select! {
+            // First, so that a guest is asked even if nobody waits for its answer.
+            biased;
+            done = fulfil(body, registry, listen, sender) => done,
+            gone = left(&mut receiver) => Err(gone),
+        },
+    }
+}
+
+/// A client that says nothing more may still go away.
+async fn left(receiver: &mut Receiver) -> Refusal {
+    let gone = receiver.receive::<Request>().await;
+    hangup(gone.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()))
+}
+
+async fn done(sender: &mut Sender) -> Result<(), Refusal> {
+    send(sender, Reply::Done(request::Hello {})).await
+}
+
+/// Changes which containers there are, or that one's VM is gone.
+async fn change(body: Body, registry: &Registry, sender: &mut Sender) -> Result<(), Refusal> {
+    match body {
         Body::Register(register) => {
             let restarts = register.restarts;
             let registration = registration(register);
@@ -94,11 +129,33 @@ async fn perform(
             if is_new {
                 registry.events().tell(Event::now(&id, &named, "create"));
             }
-            send(sender, done).await
         }
         Body::Remove(request::Container { container }) => {
             tokio::task::block_in_place(|| registry.remove(&container))?;
-            send(sender, done).await
+        }
+        Body::Gone(request::Gone { container, text, since_us }) => {
+            if !registry.find(&container)?.gone(text, since_us).await {
+                let text = "another VM of this container has been started meanwhile";
+                return Err(Refusal::Told(text.into()));
+            }
+        }
+        other => return Err(Refusal::Told(format!("{other:?} changes nothing"))),
+    }
+    done(sender).await
+}
+
+/// Answers a client that says nothing more; dropped when it leaves.
+async fn fulfil(
+    body: Body,
+    registry: &Registry,
+    listen: SocketAddr,
+    sender: &mut Sender,
+) -> Result<(), Refusal> {
+    match body {
+        Body::Hello(_) => {
+            let (version, pid) = (env!("CARGO_PKG_VERSION").to_owned(), std::process::id());
+            let hello = answer::Hello { version, listen: listen.to_string(), pid };
+            send(sender, Reply::Hello(hello)).await
         }
         Body::List(_) => {
             let containers = registry.list().iter().map(|handle| summary(handle)).collect();
@@ -109,14 +166,6 @@ async fn perform(
             let json =
                 inspection.ok_or_else(|| Refusal::Told("the container was removed".into()))?;
             send(sender, Reply::Inspection(answer::Inspection { json: json.to_string() })).await
-        }
-        Body::Attach(request) => {
-            let handle = registry.find(&request.container)?;
-            attach::attached(&handle, &request, sender, receiver).await
-        }
-        Body::Logs(request) => {
-            let handle = registry.find(&request.container)?;
-            logs::replay(&handle, &request, sender, receiver).await
         }
         Body::Wait(request::Container { container }) => {
             let handle = registry.find(&container)?;
@@ -130,20 +179,9 @@ async fn perform(
         | Body::Unpause(_)
         | Body::Reload(_) => {
             order::carry_out(body, registry).await?;
-            send(sender, done).await
+            done(sender).await
         }
-        Body::Exec(request) => {
-            let handle = registry.find(&request.container)?;
-            exec::run(&handle, request, sender, receiver).await
-        }
-        Body::Gone(request::Gone { container, text, since_us }) => {
-            if !registry.find(&container)?.gone(text, since_us).await {
-                let text = "another VM of this container has been started meanwhile";
-                return Err(Refusal::Told(text.into()));
-            }
-            send(sender, done).await
-        }
-        body => inside::perform(body, registry, sender, receiver).await,
+        body => inside::perform(body, registry, sender).await,
     }
 }
 
