@@ -7,16 +7,26 @@ mod guest;
 #[path = "daemon/lab.rs"]
 mod lab;
 
-use lab::Lab;
+use guest::Guest;
+use lab::{KEY, Lab};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serialmux::api::inside::Top;
 use serialmux::api::request::{Body, Container, Exec, Stop};
+use serialmux::client::ClientError;
+use std::io::ErrorKind::WouldBlock;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use wire::Protection::Sealed;
 use wire::message::mux;
 
 /// How many clients a daemon serves at once.
 const MAX_CLIENTS: usize = 1024;
+/// How many connections of nobody it has at once.
+const MAX_STRANGERS: usize = 256;
+/// How many pipes it has of a VM besides the one that carries the link.
+const MAX_IDLE: usize = 8;
 /// Within which it is to be usable again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -36,7 +46,10 @@ async fn linger(body: impl Fn(usize) -> Body) -> bool {
         match lab.client.open(body(clients.len())).await {
             Ok(client) => clients.push(client),
             // More at once than the socket's queue has room for.
-            Err(_) => sleep(Duration::from_millis(1)).await,
+            Err(ClientError::Absent { source, .. }) if source.kind() == WouldBlock => {
+                sleep(Duration::from_millis(1)).await;
+            }
+            Err(error) => panic!("{error}"),
         }
     }
     drop(clients);
@@ -69,4 +82,51 @@ async fn clients_that_were_killed_are_not_in_the_way_of_others() {
         lingering.push(exec(0));
     }
     assert!(lingering.is_empty(), "{lingering:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_gets_its_session_past_all_connections_that_say_nothing() {
+    allow_open_files();
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..MAX_STRANGERS {
+        silent.push(TcpStream::connect(lab.listen).await.unwrap());
+    }
+    // Each is greeted, so that they are all in.
+    for stranger in &silent {
+        stranger.readable().await.unwrap();
+    }
+    let mut guest = Guest::new(KEY, Sealed, 1);
+    guest.connect(lab.listen).await;
+    let session = guest.until("a session", |guest| guest.sessions == 1);
+    timeout(PATIENCE, session).await.expect("the silent ones are in the way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipes_whose_guest_has_lost_its_session_are_bounded() {
+    let lab = Lab::new().await;
+    lab.register(false).await.unwrap();
+    let mut pipes = Vec::new();
+    for n in 1..=MAX_IDLE + 4 {
+        let boot = u8::try_from(n).unwrap();
+        let mut guest = Guest::new(KEY, Sealed, boot);
+        guest.connect(lab.listen).await;
+        guest.until("a session", |guest| guest.sessions == 1 && guest.is_drained()).await;
+        pipes.push(guest.ask_as(Guest::new(KEY, Sealed, boot + 100)).await);
+        // Before that it would be another pipe of the same guest that takes its place.
+        while lab.client.list().await.unwrap()[0].connected {}
+    }
+    // The last ones are kept: their guests may be about to make a session.
+    for oldest in &mut pipes[..4] {
+        let hung_up = timeout(PATIENCE, oldest.read_to_end(&mut Vec::new())).await;
+        hung_up.expect("a pipe of no use is kept").unwrap();
+    }
+    let known = lab.client.inspect("web".into()).await.unwrap();
+    let known: serde_json::Value = serde_json::from_str(&known).unwrap();
+    assert_eq!(known["link"]["idle_pipes"].as_array().unwrap().len(), MAX_IDLE, "{known}");
+    // One of those kept is of use.
+    let mut guest = Guest::new(KEY, Sealed, 200);
+    guest.take(pipes.pop().unwrap());
+    guest.until("a session", |guest| guest.sessions == 1).await;
 }

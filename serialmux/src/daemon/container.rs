@@ -340,7 +340,8 @@ impl Container {
         link.handle_disconnected();
         self.lost_at = Some(clock::now());
         self.status.send_modify(|status| status.is_connected = false);
-        tokio::spawn(peer::again(line.into_fresh()));
+        let stay = self.idle.enter(line.from.clone(), line.transport);
+        tokio::spawn(peer::again(line.into_fresh(), stay));
     }
 
     // The guest uses another pipe now, and may come back to this one. Its session goes on there, so the

@@ -15,11 +15,13 @@ mod idle;
 mod outbox;
 mod peer;
 mod registry;
+mod strangers;
 
 use door::Door;
 pub use door::DoorError;
 use registry::Registry;
 pub use registry::RegistryError;
+use strangers::Strangers;
 
 use crate::place::Place;
 use containervm::lock::Held;
@@ -35,8 +37,6 @@ use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
-/// Most VM connections that have not proved who they are, at once.
-const MAX_STRANGERS: usize = 256;
 /// Most clients at once.
 const MAX_CLIENTS: usize = 1024;
 
@@ -134,16 +134,16 @@ impl Daemon {
     }
 
     async fn serve_vms(&self) {
-        let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+        let strangers = Arc::new(Strangers::default());
         join_all(self.doors.iter().map(|door| self.serve_door(door, &strangers))).await;
     }
 
-    async fn serve_door(&self, door: &Door, strangers: &Arc<Semaphore>) {
-        while let Ok(permit) = Arc::clone(strangers).acquire_owned().await {
+    async fn serve_door(&self, door: &Door, strangers: &Arc<Strangers>) {
+        loop {
             match door.accept().await {
                 Ok((pipe, from)) => {
                     let registry = Arc::clone(&self.registry);
-                    tokio::spawn(peer::greet(Fresh { pipe, from, registry }, permit));
+                    tokio::spawn(peer::greet(Fresh { pipe, from, registry }, strangers.enter()));
                 }
                 Err(error) => accept_failed(&error).await,
             }

@@ -12,11 +12,12 @@
 use super::container::Handle;
 use super::idle::Stay;
 use super::registry::Registry;
+use super::strangers::Visit;
 use crate::clock;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use wire::{Duration, Greeter, Greeting, LinkConfig, Session, Transport};
 
@@ -52,34 +53,41 @@ pub(super) struct Fresh {
 }
 
 /// Finds out who is at the other end and hands the pipe to its container.
-pub(super) async fn greet(fresh: Fresh, permit: OwnedSemaphorePermit) {
-    meet(fresh, Some(permit)).await;
+pub(super) async fn greet(fresh: Fresh, visit: Visit) {
+    let from = fresh.from.clone();
+    let mut meeting = Meeting::new(fresh, Greeter::new);
+    let met = tokio::select! {
+        met = timeout(PATIENCE, meeting.introduce(|| visit.named())) => met,
+        () = visit.evicted() => {
+            return tracing::debug!(from, "hung up: too many others have not said who they are");
+        }
+    };
+    // It is a stranger no longer.
+    drop(visit);
+    go_on(&from, meeting, met).await;
 }
 
-/// As [`greet`], for a pipe that was a container's before, whose guest has lost its session.
-pub(super) async fn again(fresh: Fresh) {
-    meet(fresh, None).await;
+/// As [`greet`], for a pipe that was a container's before, whose guest has lost its session: it counts among the
+/// idle ones of that container, and goes when there are too many.
+pub(super) async fn again(fresh: Fresh, mut stay: Stay) {
+    let from = fresh.from.clone();
+    let mut meeting = Meeting::new(fresh, Greeter::new);
+    let met = tokio::select! {
+        met = timeout(PATIENCE, meeting.introduce(|| ())) => met,
+        () = stay.evicted() => return,
+    };
+    drop(stay);
+    go_on(&from, meeting, met).await;
 }
 
 /// Keeps a pipe whose guest uses another one now.
 pub(super) async fn keep(fresh: Fresh, stay: Stay) {
-    let Fresh { pipe, from, registry } = fresh;
-    let greeter = greeter(&registry, Greeter::quiet);
-    log(
-        &from,
-        Meeting { pipe, from: from.clone(), registry, greeter, asked: None }.rest(stay).await,
-    );
+    let from = fresh.from.clone();
+    log(&from, Meeting::new(fresh, Greeter::quiet).rest(stay).await);
 }
 
-async fn meet(fresh: Fresh, permit: Option<OwnedSemaphorePermit>) {
-    let Fresh { pipe, from, registry } = fresh;
-    let greeter = greeter(&registry, Greeter::new);
-    let mut meeting = Meeting { pipe, from: from.clone(), registry, greeter, asked: None };
-    let Ok(met) = timeout(PATIENCE, meeting.introduce()).await else {
-        return tracing::debug!(from, "nobody there; hung up");
-    };
-    // It is a stranger no longer.
-    drop(permit);
+async fn go_on(from: &str, meeting: Meeting, met: Result<io::Result<Met>, Elapsed>) {
+    let Ok(met) = met else { return tracing::debug!(from, "nobody there; hung up") };
     let done = match met {
         Ok(met) => match meeting.settle(met).await {
             Some((meeting, stay)) => meeting.rest(stay).await,
@@ -87,7 +95,7 @@ async fn meet(fresh: Fresh, permit: Option<OwnedSemaphorePermit>) {
         },
         Err(error) => Err(error),
     };
-    log(&from, done);
+    log(from, done);
 }
 
 fn log(from: &str, done: io::Result<()>) {
@@ -97,12 +105,6 @@ fn log(from: &str, done: io::Result<()>) {
 }
 
 type NewGreeter = fn(&LinkConfig, [u8; 16], wire::Entropy, wire::Instant) -> Greeter;
-
-fn greeter(registry: &Registry, new: NewGreeter) -> Greeter {
-    // What kind of pipe it is the guest will say; until then the largest packets are announced.
-    let config = LinkConfig::mux(Transport::Virtio);
-    new(&config, registry.instance(), clock::entropy(), clock::now())
-}
 
 /// The conversation on a pipe without a link.
 struct Meeting {
@@ -122,8 +124,15 @@ struct Met {
 }
 
 impl Meeting {
-    /// Talks until the guest has proved its key.
-    async fn introduce(&mut self) -> io::Result<Met> {
+    fn new(Fresh { pipe, from, registry }: Fresh, greeter: NewGreeter) -> Self {
+        // What kind of pipe it is the guest will say; until then the largest packets are announced.
+        let config = LinkConfig::mux(Transport::Virtio);
+        let greeter = greeter(&config, registry.instance(), clock::entropy(), clock::now());
+        Self { pipe, from, registry, greeter, asked: None }
+    }
+
+    /// Talks until the guest has proved its key. Tells when it has `named` one that is registered.
+    async fn introduce(&mut self, named: impl Fn()) -> io::Result<Met> {
         // All that is held for a pipe at rest, and a partial frame.
         let mut buffer = vec![0; 2048];
         let mut frame = Vec::new();
@@ -143,6 +152,9 @@ impl Meeting {
             while let Some(greeting) = self.greeter.handle_bytes(clock::now(), &mut input) {
                 if let Some(met) = self.greeted(greeting, input)? {
                     return Ok(met);
+                }
+                if self.asked.is_some() {
+                    named();
                 }
             }
         }
@@ -181,8 +193,7 @@ impl Meeting {
         }
         tracing::debug!(from, transport = session.peer().transport.word(), "at rest");
         let stay = container.idle.enter(from.clone(), session.peer().transport);
-        let greeter = greeter(&registry, Greeter::quiet);
-        Some((Self { pipe, from, registry, greeter, asked: None }, stay))
+        Some((Self::new(Fresh { pipe, from, registry }, Greeter::quiet), stay))
     }
 
     /// Waits until the guest wants the pipe, or it has to go.
@@ -190,7 +201,7 @@ impl Meeting {
         let mut next = Some((self, stay));
         while let Some((mut meeting, mut stay)) = next {
             let met = tokio::select! {
-                met = meeting.introduce() => met?,
+                met = meeting.introduce(|| ()) => met?,
                 () = stay.evicted() => return Ok(()),
             };
             drop(stay);

@@ -200,6 +200,22 @@ impl Guest {
         self.link.unsent(self.output)
     }
 
+    /// Has another boot ask for a session on its line, as after a reset of the VM; the line, with nobody on it.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) async fn ask_as(mut self, mut next: Self) -> TcpStream {
+        let mut out = Vec::new();
+        while next.link.poll_transmit(clock::now(), &mut out) {}
+        let mut line = self.line.take().unwrap();
+        line.write_all(&out).await.unwrap();
+        line
+    }
+
+    /// Has this line.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) fn take(&mut self, line: TcpStream) {
+        self.line = Some(line);
+    }
+
     /// Waits for something to arrive, and leaves it there.
     #[allow(dead_code, reason = "not every test that shares this needs it")]
     pub(crate) async fn is_told(&mut self) {
