@@ -8,7 +8,7 @@ mod lab;
 
 use guest::{Guest, ID};
 use lab::{KEY, Lab, drain, loopback, noise, print_all, running};
-use serialmux::api::{Input, answer, input, request};
+use serialmux::api::{Input, answer, input, inside, request};
 use serialmux::client::{ClientError, next};
 use serialmux::daemon::{Daemon, ServeError};
 use serialmux::place::Place;
@@ -546,4 +546,47 @@ async fn a_second_pipe_rests_until_the_guest_goes_over_to_it_and_back() {
     let (out, _, exit) = drain(receiver).await;
     assert_eq!(exit.code, 3);
     assert!(out == bytes);
+}
+
+/// What a client is told at last whose request a guest answers well, with a stream of these bytes, and is gone then.
+async fn told_of(
+    body: request::Body,
+    bytes: &[u8],
+    is_whole: bool,
+) -> Result<answer::Body, String> {
+    let (lab, mut guest) = running().await;
+    let (_sender, mut receiver) = lab.client.open(body).await.unwrap();
+    let is_it =
+        |asked: &&MuxMessage| matches!(asked.body, Some(mux::Body::CopyOut(_) | mux::Body::Top(_)));
+    guest.until("the request", |guest| guest.asked.iter().any(|it| is_it(&it))).await;
+    let request = guest.asked.iter().find(is_it).unwrap().request;
+    let stream = guest.open_stream(request);
+    guest.stream(stream, bytes, is_whole).await;
+    guest.hang_up();
+    lab.client.gone("web".into(), "killed".into()).await.unwrap();
+    let mut got = 0;
+    loop {
+        let answer = tokio::time::timeout(Duration::from_secs(10), next(&mut receiver)).await;
+        match answer.expect("the client waits for ever") {
+            Ok(answer::Body::Piece(piece)) => got += piece.bytes.len(),
+            last => {
+                assert_eq!(got, bytes.len());
+                return last.map_err(|error| error.to_string());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_vm_was_cut_short_in_is_not_taken_for_whole() {
+    let web = || "web".to_owned();
+    let copy = || request::Body::CopyOut(inside::CopyOut { container: web(), path: None });
+    let top = || request::Body::Top(inside::Top { container: web() });
+    let bytes = noise(100_000);
+    let cut = Err("the VM went away before all of it had come".to_owned());
+    assert_eq!(told_of(copy(), &bytes, false).await, cut);
+    assert_eq!(told_of(top(), &[], false).await, cut);
+    let whole = Ok(answer::Body::Done(request::Hello {}));
+    assert_eq!(told_of(copy(), &bytes, true).await, whole);
+    assert_eq!(told_of(top(), &[], true).await, whole);
 }

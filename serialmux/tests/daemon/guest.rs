@@ -169,6 +169,28 @@ impl Guest {
         n
     }
 
+    /// Opens the stream of a request.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) fn open_stream(&mut self, request: u64) -> ChannelId {
+        let kind = label::Kind::Stream(label::Stream { request });
+        open(&mut self.link, Direction::ToMux, Class::Bulk, kind)
+    }
+
+    /// Writes to a stream, and ends it with the last byte if that is the end.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) async fn stream(&mut self, stream: ChannelId, bytes: &[u8], is_all: bool) {
+        let mut done = 0;
+        self.until("room in a stream", |guest| {
+            done += guest.link.write(stream, &bytes[done..]);
+            done == bytes.len()
+        })
+        .await;
+        if is_all {
+            self.link.finish(stream);
+        }
+        self.until("the stream to be taken", |guest| guest.is_drained()).await;
+    }
+
     pub(crate) fn is_drained(&self) -> bool {
         self.link.is_drained()
     }

@@ -78,12 +78,34 @@ pub(super) async fn perform(
     }
 }
 
-async fn stream_up(handle: &Handle, body: mux::Body) -> (mpsc::Receiver<Bytes>, Replied) {
-    let (sender, pieces) = mpsc::channel(PIECES);
-    (pieces, handle.stream(body, Ends::Up(sender)).await)
+/// What a guest sends for a request, besides its reply.
+struct Upstream {
+    pieces: mpsc::Receiver<Incoming>,
+    reply: Replied,
 }
 
-async fn replied(reply: Replied) -> Result<Vec<u8>, Refusal> {
+impl Upstream {
+    async fn open(handle: &Handle, body: mux::Body) -> Self {
+        let (sender, pieces) = mpsc::channel(PIECES);
+        Self { pieces, reply: handle.stream(body, Ends::Up(sender)).await }
+    }
+
+    /// The next bytes; `None` once all have come and the guest has said that this is right. A good reply may come
+    /// before bytes that are lost with the VM then, so that it alone means nothing.
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let piece = self.pieces.recv().await;
+        if let Some(Incoming::Bytes(bytes)) = piece {
+            return Ok(Some(bytes));
+        }
+        replied(&mut self.reply).await?;
+        match piece {
+            Some(_) => Ok(None),
+            None => Err(Refusal::Told("the VM went away before all of it had come".into())),
+        }
+    }
+}
+
+async fn replied(reply: &mut Replied) -> Result<Vec<u8>, Refusal> {
     let gone = |_| Err("the container was removed".to_owned());
     reply.await.unwrap_or_else(gone).map_err(Refusal::Told)
 }
@@ -94,9 +116,9 @@ fn decoded<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
 
 async fn top(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
     let body = mux::Body::Top(inside::Top {});
-    let (mut pieces, reply) = stream_up(handle, body).await;
+    let mut stream = Upstream::open(handle, body).await;
     let mut reader = message::Reader::default();
-    while let Some(piece) = pieces.recv().await {
+    while let Some(piece) = stream.next().await? {
         reader.push(&piece);
         let mut processes = Vec::new();
         while let Some((process, _)) = reader.next_message::<Process>()? {
@@ -108,7 +130,6 @@ async fn top(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
         }
         send(sender, Reply::Processes(api::Processes { processes })).await?;
     }
-    replied(reply).await?;
     done(sender).await
 }
 
@@ -142,11 +163,10 @@ async fn copy_out(
     sender: &mut Sender,
 ) -> Result<(), Refusal> {
     let body = mux::Body::CopyOut(path.unwrap_or_default());
-    let (mut pieces, reply) = stream_up(handle, body).await;
-    while let Some(bytes) = pieces.recv().await {
+    let mut stream = Upstream::open(handle, body).await;
+    while let Some(bytes) = stream.next().await? {
         send(sender, Reply::Piece(api::Piece { bytes })).await?;
     }
-    replied(reply).await?;
     done(sender).await
 }
 
@@ -163,9 +183,8 @@ pub(super) async fn copy_in(
     loop {
         let input = tokio::select! {
             // Before its end, too: an archive may be refused at its first entry.
-            answer = &mut reply => {
-                let gone = |_| Err("the container was removed".to_owned());
-                answer.unwrap_or_else(gone).map_err(Refusal::Told)?;
+            answer = replied(&mut reply) => {
+                answer?;
                 return done(sender).await;
             }
             input = receiver.receive::<Input>() => input,
@@ -191,16 +210,15 @@ async fn diff(handle: &Handle, sender: &mut Sender) -> Result<(), Refusal> {
         Refusal::Told(format!("{name}: {text}"))
     })?;
     let image = tokio::task::block_in_place(|| ImagePaths::read(&path))?;
-    let (mut pieces, reply) = stream_up(handle, mux::Body::ListDisk(inside::ListDisk {})).await;
+    let mut stream = Upstream::open(handle, mux::Body::ListDisk(inside::ListDisk {})).await;
     let mut reader = message::Reader::default();
     let mut comparison = difference::Comparison::new(image);
-    while let Some(piece) = pieces.recv().await {
+    while let Some(piece) = stream.next().await? {
         reader.push(&piece);
         while let Some((listed, _)) = reader.next_message::<Listed>()? {
             comparison.listed(&listed)?;
         }
     }
-    replied(reply).await?;
     let changes: Vec<Change> = comparison.finish();
     for changes in changes.chunks(ROWS) {
         let changes = changes.to_vec();

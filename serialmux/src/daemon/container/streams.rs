@@ -18,8 +18,8 @@ const PIECE: usize = 64 * 1024;
 /// Streams asked for and not yet opened. A guest that answers and never opens one leaves it behind.
 const MAX_EXPECTED: usize = 256;
 
-/// What a client gives a stream.
-#[derive(Debug)]
+/// What comes of a stream: to the guest or from it. One that is cut short has no end.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Incoming {
     /// Bytes.
     Bytes(Bytes),
@@ -30,15 +30,15 @@ pub(crate) enum Incoming {
 /// The client's side of a stream.
 #[derive(Debug)]
 pub(crate) enum Ends {
-    /// What the guest sends goes here.
-    Up(mpsc::Sender<Bytes>),
+    /// What the guest sends goes here. Without its end, it is not whole.
+    Up(mpsc::Sender<Incoming>),
     /// What comes from here goes to the guest. Without its end, the guest is told that it is not whole.
     Down(mpsc::Receiver<Incoming>),
 }
 
 #[derive(Debug)]
 enum Stream {
-    Up { client: PollSender<Bytes>, reserved: bool, taken: u64 },
+    Up { client: PollSender<Incoming>, reserved: bool, taken: u64 },
     Down { client: mpsc::Receiver<Incoming>, pending: Bytes, ended: bool, told: bool },
 }
 
@@ -48,6 +48,8 @@ pub(super) struct Streams {
     /// Asked for, not yet opened.
     expected: BTreeMap<u64, Ends>,
     open: BTreeMap<ChannelId, Stream>,
+    /// Clients that have got all of a stream but its end, for which they had no room. It needs no guest any more.
+    ending: Vec<PollSender<Incoming>>,
 }
 
 impl Streams {
@@ -95,21 +97,25 @@ impl Streams {
 
     /// A stream came to its end and was read.
     pub(super) fn finished(&mut self, link: &mut Link, channel: ChannelId) {
-        // The client sees the end when the sender is gone.
-        if let Some(Stream::Up { .. }) = self.open.get(&channel) {
-            self.open.remove(&channel);
-            link.close(channel);
+        match self.open.remove(&channel) {
+            Some(Stream::Up { client, .. }) => {
+                self.ending.push(client);
+                link.close(channel);
+            }
+            Some(down) => drop(self.open.insert(channel, down)),
+            None => {}
         }
     }
 
-    /// A channel is gone.
+    /// A channel is gone, and a client that has got no end knows that something is missing.
     pub(super) fn gone(&mut self, channel: ChannelId) {
         self.open.remove(&channel);
     }
 
     /// The guest is another one: it knows nothing of what was asked.
     pub(super) fn reset(&mut self) {
-        *self = Self::default();
+        self.expected.clear();
+        self.open.clear();
     }
 
     /// Moves what can be moved.
@@ -123,17 +129,27 @@ impl Streams {
         });
     }
 
-    /// Waits until a client has room, or bytes, or has gone.
+    /// Waits until a client has room, or bytes, or has gone. Tells clients that their stream is at its end.
     ///
     /// # Cancel safety
     /// Safe: what was taken from a client stays in the stream.
     pub(super) async fn wait(&mut self) {
         std::future::poll_fn(|context| {
+            self.ending.retain_mut(|client| poll_end(client, context).is_pending());
             let ready = self.open.values_mut().fold(false, |ready, it| it.poll(context) | ready);
             if ready { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
+}
+
+/// Tells a client the end as soon as it has room; one that has gone needs none.
+fn poll_end(client: &mut PollSender<Incoming>, context: &mut Context<'_>) -> Poll<()> {
+    client.poll_reserve(context).map(|room| {
+        if room.is_ok() {
+            client.send_item(Incoming::End).ok();
+        }
+    })
 }
 
 impl Stream {
@@ -156,7 +172,7 @@ impl Stream {
                 }
                 *taken += bytes.len() as u64;
                 *reserved = false;
-                if client.send_item(bytes).is_err() {
+                if client.send_item(Incoming::Bytes(bytes)).is_err() {
                     return false;
                 }
                 link.release(channel, *taken);
@@ -212,5 +228,59 @@ impl Stream {
             }
             Self::Down { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use mpsc::error::TryRecvError;
+
+    const CHANNEL: ChannelId = ChannelId(1);
+    const REQUEST: u64 = 7;
+
+    /// A stream that the guest has opened and whose request it has answered well, and its client.
+    fn answered(link: &mut Link) -> (Streams, mpsc::Receiver<Incoming>) {
+        let mut streams = Streams::default();
+        let (sender, client) = mpsc::channel(1);
+        streams.expect(REQUEST, Ends::Up(sender));
+        streams.opened(link, CHANNEL, Direction::ToMux, REQUEST);
+        streams.answered(REQUEST, true);
+        (streams, client)
+    }
+
+    #[test]
+    fn what_is_cut_short_after_a_good_answer_has_no_end() {
+        let mut link = super::super::test_link();
+        let (mut streams, mut client) = answered(&mut link);
+        assert_eq!(client.try_recv(), Err(TryRecvError::Empty));
+        streams.gone(CHANNEL);
+        assert_eq!(client.try_recv(), Err(TryRecvError::Disconnected));
+        let (mut streams, mut client) = answered(&mut link);
+        streams.reset();
+        assert!(streams.wait().now_or_never().is_none());
+        assert_eq!(client.try_recv(), Err(TryRecvError::Disconnected));
+    }
+
+    #[test]
+    fn what_is_whole_has_its_end_whatever_becomes_of_the_guest() {
+        let mut link = super::super::test_link();
+        let (mut streams, mut client) = answered(&mut link);
+        let Some(Stream::Up { client: sender, .. }) = streams.open.get_mut(&CHANNEL) else {
+            panic!("no stream")
+        };
+        let last = Incoming::Bytes(Bytes::from_static(b"last"));
+        sender.get_ref().unwrap().try_send(last).unwrap();
+        streams.finished(&mut link, CHANNEL);
+        // There is no room for it yet.
+        assert!(streams.wait().now_or_never().is_none());
+        streams.gone(CHANNEL);
+        streams.reset();
+        assert_eq!(client.try_recv(), Ok(Incoming::Bytes(Bytes::from_static(b"last"))));
+        assert!(streams.wait().now_or_never().is_none());
+        assert_eq!(client.try_recv(), Ok(Incoming::End));
+        assert_eq!(client.try_recv(), Err(TryRecvError::Disconnected));
+        assert!(streams.ending.is_empty());
     }
 }
