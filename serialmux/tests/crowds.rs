@@ -8,10 +8,10 @@ mod guest;
 mod lab;
 
 use guest::Guest;
-use lab::{KEY, Lab};
+use lab::{KEY, Lab, running};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serialmux::api::inside::Top;
-use serialmux::api::request::{Body, Container, Exec, Stop};
+use serialmux::api::request::{Body, Container, Exec, Kill, Stop};
 use serialmux::client::ClientError;
 use std::io::ErrorKind::WouldBlock;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use wire::Protection::Sealed;
-use wire::message::mux;
+use wire::message::{MuxMessage, mux};
 
 /// How many clients a daemon serves at once.
 const MAX_CLIENTS: usize = 1024;
@@ -82,6 +82,17 @@ async fn clients_that_were_killed_are_not_in_the_way_of_others() {
         lingering.push(exec(0));
     }
     assert!(lingering.is_empty(), "{lingering:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_ordered_is_done_though_it_left_at_once() {
+    let (lab, mut guest) = running().await;
+    for signal in 1..=20 {
+        let kill = Kill { container: "web".into(), signal, exec: String::new() };
+        drop(lab.client.open(Body::Kill(kill)).await.unwrap());
+    }
+    let is_kill = |asked: &&MuxMessage| matches!(asked.body, Some(mux::Body::Signal(_)));
+    guest.until("all", |guest| guest.asked.iter().filter(is_kill).count() == 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
