@@ -326,6 +326,8 @@ impl Container {
             if let Some(mut last) = self.link.take() {
                 self.outputs.read_out(&mut last, &mut self.journal);
             }
+            self.control.reset("the container is started again");
+            self.streams.reset();
             // What was typed was for the last run.
             while self.input_queue.try_recv().is_ok() {}
             self.inputs.new_run(false);

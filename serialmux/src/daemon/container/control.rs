@@ -86,6 +86,9 @@ impl Control {
     /// Queues a request; says by which id the guest will know it.
     pub(super) fn ask(&mut self, body: mux::Body, reply: Reply) -> Option<u64> {
         if self.waiting.len() >= MAX_REQUESTS {
+            self.forget_who_left();
+        }
+        if self.waiting.len() >= MAX_REQUESTS {
             // The asker may have gone, and then nobody needs the answer.
             drop(reply.send(Err("too many requests wait for this VM already".into())));
             return None;
@@ -96,6 +99,13 @@ impl Control {
         self.waiting.insert(request, reply);
         self.queue.push_back(MuxMessage { request, body: Some(body) });
         Some(request)
+    }
+
+    /// Of those who have left, what the guest has not been asked yet it is asked no more.
+    fn forget_who_left(&mut self) {
+        self.waiting.retain(|_, asker| !asker.is_closed());
+        let waiting = &self.waiting;
+        self.queue.retain(|it| it.request == 0 || waiting.contains_key(&it.request));
     }
 
     /// Queues something that nobody waits to be answered. What a guest that does not listen has let pile up
@@ -133,5 +143,29 @@ impl Control {
         for (_, asker) in std::mem::take(&mut self.waiting) {
             drop(asker.send(Err(why.to_owned())));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[test]
+    fn who_has_left_is_in_nobodys_way() {
+        let mut control = Control::default();
+        let ask = |control: &mut Control| {
+            let (reply, answer) = oneshot::channel();
+            let begin = mux::Begin { session: "web".to_owned() };
+            control.ask(mux::Body::Begin(begin), reply).map(|request| (request, answer))
+        };
+        let mut asked: Vec<_> = (0..MAX_REQUESTS).map(|_| ask(&mut control).unwrap()).collect();
+        assert!(ask(&mut control).is_none(), "all of them wait");
+        let (stays, _) = asked.split_off(10)[0];
+        drop(asked);
+        let (last, _answer) = ask(&mut control).unwrap();
+        let queued: Vec<_> = control.queue.iter().map(|it| it.request).collect();
+        assert!(queued.contains(&last) && !queued.contains(&stays), "{queued:?}");
+        assert_eq!(control.waiting.len(), queued.len());
     }
 }
