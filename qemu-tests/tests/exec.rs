@@ -2,6 +2,7 @@
 
 use qemu_tests::{Lab, Program, record, sha256};
 use rustix::process::Signal;
+use std::cell::Cell;
 use std::time::Instant;
 
 /// A container in the background that waits to be killed, under a daemon of the test's own, which it can have die; and
@@ -313,13 +314,13 @@ fn a_paused_container_takes_no_exec_and_can_be_stopped() {
         stats["cpu_us"].as_u64().expect("a number")
     };
     // Who is in the middle of a system call stops when that is done.
-    let mut last = 0;
-    while last != used() {
-        last = used();
-    }
-    assert!((0..20).all(|_| used() == last), "it goes on");
+    let last = Cell::new(0);
+    box_.await_that("it to stand still", || {
+        last.set(used());
+        (0..20).all(|_| used() == last.get())
+    });
     lab.serialmux(["unpause", "box"]).finish().code(0);
-    while used() == last {}
+    box_.await_that("it to go on", || used() != last.get());
     lab.serialmux(["unpause", "box"]).finish().code(125).complains(&["not paused"]);
     lab.serialmux(["exec", "box", "echo", "hi"]).finish().code(0).prints("hi\n");
     lab.serialmux(["pause", "box"]).finish().code(0);
