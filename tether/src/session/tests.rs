@@ -1,22 +1,40 @@
 //! Tests of the session short of a real process, which only a machine of one's own can have.
 
+use super::drain::DRAIN_PATIENCE;
 use super::*;
 use guestinfo::{CmdSpec, SessionSpec};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
+use wire::message::guest::OutputEnd;
 use wire::message::label;
 use wire::pack::{Budget, Packer};
 use wire::{Direction, LinkConfig};
 
 use crate::peer::{Peer, connected, connected_as, until};
+use crate::stdio::ChildStdio;
 use wire::message::inside::What;
 
 impl Session {
     /// Takes another process for its own.
     pub(crate) fn run_as(&mut self, pid: Pid) {
         self.phase = Phase::Running { pid, started_us: 1, since: Instant::now() };
+    }
+
+    /// The same of one that is starting, and has not said how that went at the other end of `status`.
+    pub(crate) fn start_as(&mut self, pid: Pid, status: std::os::fd::OwnedFd) {
+        let starting = Starting::of(pid, status).unwrap();
+        self.phase = Phase::Starting { starting, exit: None };
+    }
+
+    /// Runs as process 42, with streams of its own.
+    pub(crate) fn run_with_streams(&mut self, uplink: &mut Uplink) -> ChildStdio {
+        let (stdio, child) = Stdio::open(false, self.launch.open_stdin).unwrap();
+        let kind = (self.is_first, false);
+        self.streams = Some(Streams::open(&self.id, &self.launch, kind, stdio, uplink).unwrap());
+        self.run_as(Pid::from_raw(42));
+        child
     }
 }
 
@@ -167,13 +185,13 @@ async fn a_session_that_cannot_start_says_so_and_is_over() {
 }
 
 /// A session whose process has just ended, with its streams.
-fn ended(uplink: &mut Uplink, linger: u64) -> (Session, crate::stdio::ChildStdio) {
+fn ended(uplink: &mut Uplink, linger: u64) -> (Session, ChildStdio) {
     let mut config = Config::sample("s");
     config.spec.link.linger = linger;
     ended_of(Session::new(&config), uplink)
 }
 
-fn ended_of(mut session: Session, uplink: &mut Uplink) -> (Session, crate::stdio::ChildStdio) {
+fn ended_of(mut session: Session, uplink: &mut Uplink) -> (Session, ChildStdio) {
     let child = running(&mut session, uplink);
     session.reaped(Pid::from_raw(41), Exit { code: 1, signal: 0, core_dumped: false, raw: 256 });
     assert!(session.is_running(), "another process's end");
@@ -182,12 +200,8 @@ fn ended_of(mut session: Session, uplink: &mut Uplink) -> (Session, crate::stdio
 }
 
 /// Has a session's process run, with streams of its own.
-fn running(session: &mut Session, uplink: &mut Uplink) -> crate::stdio::ChildStdio {
-    let (stdio, child) = Stdio::open(false, session.launch.open_stdin).unwrap();
-    let (id, launch, is_log) = (session.id.clone(), session.launch.clone(), session.is_first);
-    session.streams = Some(Streams::open(&id, &launch, (is_log, false), stdio, uplink).unwrap());
-    session.run_as(Pid::from_raw(42));
-    child
+fn running(session: &mut Session, uplink: &mut Uplink) -> ChildStdio {
+    session.run_with_streams(uplink)
 }
 
 async fn record(session: &mut Session, uplink: &mut Uplink, peer: &mut Peer) -> Exited {
@@ -241,8 +255,7 @@ async fn what_hangs_before_it_is_the_program_is_killed_as_well() {
     // Nothing is ever said on its status pipe, whose other end stays open.
     let (status, _other) = nix::unistd::pipe().unwrap();
     let pid = Pid::from_raw(hangs.id().cast_signed());
-    let starting = Starting::of(pid, status).unwrap();
-    session.phase = Phase::Starting { starting, exit: None };
+    session.start_as(pid, status);
     assert_eq!(signaled(&mut session, &mut uplink, libc::SIGTERM), Ok(()));
     assert_eq!(
         session.early.take().collect::<Vec<_>>(),

@@ -13,6 +13,7 @@ use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::task::LocalSet;
 use wire::LinkConfig;
 use wire::chunk::{Chunk, Entry, Stream};
+use wire::message::guest::OutputEnd;
 use wire::message::label;
 use wire::pack::{Budget, Packer};
 
