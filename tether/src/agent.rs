@@ -449,12 +449,10 @@ impl Agent {
     /// Ends a stop that does not come to its end: a process that hangs in the kernel, on a device that does not
     /// answer, cannot be killed.
     fn give_up(&mut self) {
-        if self.stop_by.take_if(|by| *by <= Instant::now()).is_some()
-            && !self.sessions.first().is_over()
-        {
+        if self.stop_by.take_if(|by| *by <= Instant::now()).is_some() {
             let text =
                 "the process does not end, not even by SIGKILL; the machine stops without it";
-            self.sessions.report_failure(KILLED, text.to_owned(), &mut self.uplink);
+            self.sessions.leave_first(KILLED, text, &mut self.uplink);
         }
     }
 }

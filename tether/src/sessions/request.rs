@@ -179,6 +179,14 @@ impl Sessions {
         }
     }
 
+    /// Ends the container's own session without its process, if that is still there after a stop. One that has
+    /// ended is left alone: its output still drains, which has bounds of its own.
+    pub fn leave_first(&mut self, code: i32, text: &str, uplink: &mut Uplink) {
+        if self.first().pid().is_some() {
+            self.report_failure(code, text.to_owned(), uplink);
+        }
+    }
+
     pub(super) fn key(&self, id: &str) -> Result<Key, RequestError> {
         let ended = || self.ended.iter().any(|it| it.known.session == id);
         self.by_id.get(id).copied().ok_or_else(|| {

@@ -1,6 +1,7 @@
 //! Tests of all sessions together, without the processes.
 
 use super::*;
+use crate::peer::connected;
 
 #[test]
 fn the_end_of_a_process_is_noted_before_its_session_has_had_a_turn() {
@@ -12,4 +13,27 @@ fn the_end_of_a_process_is_noted_before_its_session_has_had_a_turn() {
     assert!(sessions.first().is_running());
     sessions.reaped(pid, exit);
     assert!(!sessions.first().is_running());
+}
+
+#[tokio::test]
+async fn a_stop_that_takes_too_long_leaves_a_process_behind_but_no_output() {
+    const EXIT: Exit = Exit { code: 0, signal: 0, core_dumped: false, raw: 0 };
+    let pid = Pid::from_raw(42);
+    let (status, _other) = nix::unistd::pipe().unwrap();
+    let (mut uplink, _peer) = connected();
+    let [mut starting, mut running, mut draining] =
+        std::array::from_fn(|_| Sessions::new(&Config::sample("s")));
+    starting.first_mut().start_as(pid, status);
+    running.first_mut().run_as(pid);
+    // Somebody holds its output, which is not read yet.
+    let child = draining.first_mut().run_with_streams(&mut uplink);
+    nix::unistd::write(child.stdout.as_ref().unwrap(), b"last words").unwrap();
+    draining.reaped(pid, EXIT);
+    for (sessions, is_left) in [(&mut starting, true), (&mut running, true), (&mut draining, false)]
+    {
+        sessions.leave_first(137, "it does not end", &mut uplink);
+        let word = sessions.first().word();
+        assert_eq!(sessions.first().is_over(), is_left, "{word}");
+        assert_eq!(sessions.first().last_words().is_some(), is_left, "{word}");
+    }
 }
