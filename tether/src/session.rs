@@ -12,8 +12,8 @@
 //!
 //! It owns the process's streams and their relays. Signals and sizes that come early are kept until there is
 //! a program to receive them. The reaper never waits for output: an exit is noted at once, the output is
-//! drained beside it, and what still holds it open after some silence (`DRAIN_PATIENCE`) is abandoned. Output
-//! that the multiplexer does not take for the linger time is truncated, and the record says so.
+//! drained beside it, and what still holds it open some time after all of the process itself was read is
+//! abandoned ([`drain`]). Output that the multiplexer does not take for the linger time is truncated, and the record says so.
 //!
 //! Everything that takes time is polled with the waker it is given ([`Session::turn`]); nothing waits in here.
 
@@ -404,7 +404,7 @@ impl Session {
     /// When the next [`Self::turn`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let phase = match &self.phase {
-            Phase::Draining(drain) if self.is_stuck() => Some(drain.stuck_until),
+            Phase::Draining(drain) if self.is_stuck() && self.owes() => Some(drain.stuck_until),
             Phase::Draining(drain) => Some(drain.silent_until),
             Phase::Resting { until, .. } => Some(*until),
             Phase::Waiting | Phase::Starting { .. } | Phase::Running { .. } | Phase::Over => None,
@@ -412,6 +412,11 @@ impl Session {
         let rest = self.streams.as_ref().and_then(Streams::deadline);
         let asked = [self.kill_at, self.gone_at].into_iter().flatten().filter(|_| !self.is_over());
         phase.into_iter().chain(rest).chain(asked).min()
+    }
+
+    /// Whether output may be left to be read that the process wrote itself.
+    fn owes(&self) -> bool {
+        self.streams.as_ref().is_some_and(Streams::owes)
     }
 
     fn is_stuck(&self) -> bool {

@@ -6,8 +6,10 @@ use std::task::{Context, Poll};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::{pipe2, read, write};
+use rustix::io::ioctl_fionread;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
@@ -18,6 +20,9 @@ use crate::sys;
 
 /// End of transmission (`VEOF`): what a terminal's user types to end the input.
 const EOT: u8 = 4;
+
+/// More than a terminal holds of what was written to it, which is some 20 KiB (`drivers/tty/pty.c`, `n_tty.c`).
+const TERMINAL_HOLDS: usize = 64 * 1024;
 
 /// What the child puts on its descriptors 0 to 2.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub struct ChildStdio {
 #[derive(Debug)]
 pub struct End {
     watched: Watched,
+    /// Bytes to come that may be of the process, once that has ended.
+    left: usize,
 }
 
 #[derive(Debug)]
@@ -50,7 +57,7 @@ enum Watched {
 impl End {
     fn new(fd: OwnedFd) -> Result<Self, Errno> {
         set_nonblocking(&fd)?;
-        Ok(Self { watched: Watched::No(fd) })
+        Ok(Self { watched: Watched::No(fd), left: 0 })
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -98,12 +105,41 @@ impl End {
         self.watch().map_or(Poll::Ready(()), |fd| fd.poll_write_ready(context).map(drop))
     }
 
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &self.watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match &self.watched {
             Watched::Yes(fd) => read_some(fd, buffer),
-            Watched::No(fd) => Ok(read(fd, buffer)?),
+            Watched::No(fd) => read(fd, buffer).map_err(io::Error::from),
             Watched::Gone => Ok(0),
+        };
+        match &read {
+            Ok(len) => self.left = self.left.saturating_sub(*len),
+            // The kernel says so; the runtime may only not know better yet.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_watched() => {
+                self.left = 0;
+            }
+            Err(_) => {}
         }
+        read
+    }
+
+    /// What is in there now is all that can be of a process that has just ended: others write behind it.
+    fn process_ended(&mut self, is_terminal: bool) {
+        if is_terminal {
+            // What it holds cannot be told; that it is empty can be, by a read.
+            self.left = TERMINAL_HOLDS;
+            return self.rest();
+        }
+        let held = self.fd().and_then(|fd| ioctl_fionread(fd).ok()).unwrap_or(0);
+        self.left = usize::try_from(held).unwrap_or(usize::MAX);
+    }
+
+    /// Whether somebody can still write to it.
+    fn is_held(&self) -> bool {
+        let Some(fd) = self.fd() else { return false };
+        let mut fds = [PollFd::new(fd, PollFlags::empty())];
+        // Of hang-ups poll tells unasked.
+        let told = poll(&mut fds, PollTimeout::ZERO).ok().and(fds[0].revents());
+        told.is_none_or(|told| !told.contains(PollFlags::POLLHUP))
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -269,21 +305,53 @@ impl Stdio {
 
     /// Whether something may be there to read that nobody will be told of.
     pub fn is_unwatched(&self) -> bool {
-        let outputs = match self {
-            Self::Terminal { master } => [master.as_ref(), None],
-            Self::Pipes { stdout, stderr, .. } => [stdout.as_ref(), stderr.as_ref()],
-        };
-        outputs.into_iter().flatten().any(|end| !end.is_watched())
+        self.outputs().any(|end| !end.is_watched())
     }
 
     /// Has the next read of an output ask the kernel, whatever the runtime knows: that learns of bytes only when it
     /// has waited in between, which under load may be a while ago.
     pub fn distrust(&mut self) {
+        self.outputs_mut().for_each(End::rest);
+    }
+
+    /// The process has ended: what is there of it now is all that will be.
+    pub fn process_ended(&mut self) {
+        let is_terminal = matches!(self, Self::Terminal { .. });
+        self.outputs_mut().for_each(|end| end.process_ended(is_terminal));
+    }
+
+    /// Whether something may be there to read that a process wrote which has ended.
+    pub fn owes(&self) -> bool {
+        self.outputs().any(|end| end.left > 0)
+    }
+
+    /// Whether somebody can still write to an output.
+    pub fn is_held(&self) -> bool {
+        self.outputs().any(End::is_held)
+    }
+
+    /// Reads no more: that was the end of every output.
+    pub fn close_outputs(&mut self) {
+        match self {
+            Self::Terminal { master } => *master = None,
+            Self::Pipes { stdout, stderr, .. } => (*stdout, *stderr) = (None, None),
+        }
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = &End> {
+        let outputs = match self {
+            Self::Terminal { master } => [master.as_ref(), None],
+            Self::Pipes { stdout, stderr, .. } => [stdout.as_ref(), stderr.as_ref()],
+        };
+        outputs.into_iter().flatten()
+    }
+
+    fn outputs_mut(&mut self) -> impl Iterator<Item = &mut End> {
         let outputs = match self {
             Self::Terminal { master } => [master.as_mut(), None],
             Self::Pipes { stdout, stderr, .. } => [stdout.as_mut(), stderr.as_mut()],
         };
-        outputs.into_iter().flatten().for_each(End::rest);
+        outputs.into_iter().flatten()
     }
 
     /// Whether every output has ended.

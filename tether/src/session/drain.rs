@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 use wire::message::guest::{Body, Exited, OutputEnd, Restarting};
 
-use super::{Phase, Session, Teller};
+use super::{Phase, Session, Streams, Teller};
 use crate::cgroup::Cgroup;
 use crate::clock;
 use crate::reap::Exit;
@@ -15,9 +15,9 @@ use crate::relay::Flow;
 /// How long an output that nobody writes to is kept open after the end of the container's own process.
 pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The same for a process beside it. What it wrote itself is read when its pipe is found empty; the wait is a
-/// courtesy to what it left in the background, which must not keep its client.
-const EXEC_DRAIN_PATIENCE: Duration = Duration::from_millis(100);
+/// The same for a process beside it. It begins when all is read that the process wrote itself, and is a courtesy to
+/// what it left in the background, which must not keep its client by whatever it writes.
+pub(super) const EXEC_DRAIN_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A process that has ended, and its output, which may not.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +26,10 @@ pub(super) struct Drain {
     pub(super) started_us: u64,
     pub(super) exited_us: u64,
     pub(super) ran: Duration,
-    /// When silence becomes the end.
+    /// When the outputs are read no more that somebody holds. Moves on while something of the process may be left.
     pub(super) silent_until: Instant,
+    /// Whether that was so; what had been read by then is still passed on.
+    is_abandoned: bool,
     /// When the wait for room in the link is given up.
     pub(super) stuck_until: Instant,
 }
@@ -36,12 +38,14 @@ impl Session {
     pub(super) fn ended(&mut self, exit: Exit) {
         let Phase::Running { started_us, since, .. } = self.phase else { return };
         let now = Instant::now();
+        self.streams.iter_mut().for_each(Streams::process_ended);
         self.phase = Phase::Draining(Drain {
             exit,
             started_us,
             exited_us: clock::wall_us(),
             ran: now - since,
             silent_until: now + self.patience(),
+            is_abandoned: false,
             stuck_until: now + self.linger,
         });
     }
@@ -52,28 +56,33 @@ impl Session {
 
     /// Moves what can be moved, and ends the run when there is nothing more to come.
     pub(super) fn relay(&mut self, teller: &mut Teller<'_>) {
+        let patience = self.patience();
         let Some(streams) = &mut self.streams else { return };
-        let last = matches!(self.phase, Phase::Draining(_));
+        let (owed, last) = (streams.owes(), matches!(self.phase, Phase::Draining(_)));
         let mut flow = streams.turn(teller.uplink, last);
-        let is_late = |drain: &Drain| drain.silent_until <= Instant::now();
-        if flow == Flow::Idle && matches!(&self.phase, Phase::Draining(drain) if is_late(drain)) {
+        let Phase::Draining(drain) = &mut self.phase else { return };
+        let is_late = drain.silent_until <= Instant::now();
+        if is_late && flow == Flow::Idle {
             // What ended a moment ago may have been noticed before what it wrote, and the silence be the agent's.
             streams.distrust();
-            flow = streams.turn(teller.uplink, last);
+            flow = streams.turn(teller.uplink, true);
         }
-        let patience = self.patience();
-        let Phase::Draining(drain) = &mut self.phase else { return };
         let now = Instant::now();
-        // Patience is for silence, not for a slow line: that has the linger time.
-        if flow != Flow::Idle {
+        // Patience is for silence, not for a slow line: that has the linger time. What nobody holds has an end.
+        if (owed && flow != Flow::Idle) || (is_late && !streams.are_held()) {
             drain.silent_until = now + patience;
         }
         if flow != Flow::Stuck {
             drain.stuck_until = now + self.linger;
         }
+        if is_late && flow != Flow::Ended && drain.silent_until <= now {
+            drain.is_abandoned = true;
+            streams.abandon();
+            flow = streams.turn(teller.uplink, true);
+        }
+        let end = if drain.is_abandoned { OutputEnd::Abandoned } else { OutputEnd::Drained };
         match flow {
-            Flow::Ended => self.finish(OutputEnd::Drained, teller),
-            Flow::Idle if drain.silent_until <= now => self.finish(OutputEnd::Abandoned, teller),
+            Flow::Ended => self.finish(end, teller),
             Flow::Stuck if drain.stuck_until <= now => {
                 self.gave_up = true;
                 self.finish(OutputEnd::Truncated, teller);

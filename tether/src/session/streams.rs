@@ -175,6 +175,26 @@ impl Streams {
         self.stdio.iter_mut().for_each(Stdio::distrust);
     }
 
+    /// The process has ended.
+    pub(super) fn process_ended(&mut self) {
+        self.stdio.iter_mut().for_each(Stdio::process_ended);
+    }
+
+    /// Whether something may still be read that the process wrote before it ended.
+    pub(super) fn owes(&self) -> bool {
+        self.stdio.as_ref().is_some_and(Stdio::owes)
+    }
+
+    /// Whether somebody can still write to an output.
+    pub(super) fn are_held(&self) -> bool {
+        self.stdio.as_ref().is_some_and(Stdio::is_held)
+    }
+
+    /// Reads no more; what was read is passed on all the same.
+    pub(super) fn abandon(&mut self) {
+        self.stdio.iter_mut().for_each(Stdio::close_outputs);
+    }
+
     /// Moves what can be moved; `last` says that the process has ended, and what it left is waited for.
     pub(super) fn turn(&mut self, uplink: &mut Uplink, last: bool) -> Flow {
         let Some(stdio) = &mut self.stdio else { return Flow::Ended };

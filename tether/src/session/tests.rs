@@ -1,18 +1,20 @@
 //! Tests of the session short of a real process, which only a machine of one's own can have.
 
-use super::drain::DRAIN_PATIENCE;
+use super::drain::{DRAIN_PATIENCE, EXEC_DRAIN_PATIENCE};
 use super::*;
 use guestinfo::{CmdSpec, SessionSpec};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
+use wire::chunk::Entry;
 use wire::message::guest::OutputEnd;
 use wire::message::label;
 use wire::pack::{Budget, Packer};
 use wire::{Direction, LinkConfig};
 
-use crate::peer::{Peer, connected, connected_as, until};
+use crate::peer::{self, Peer, connected, connected_as, until};
 use crate::stdio::ChildStdio;
 use wire::message::inside::What;
 
@@ -23,7 +25,7 @@ impl Session {
     }
 
     /// The same of one that is starting, and has not said how that went at the other end of `status`.
-    pub(crate) fn start_as(&mut self, pid: Pid, status: std::os::fd::OwnedFd) {
+    pub(crate) fn start_as(&mut self, pid: Pid, status: OwnedFd) {
         let starting = Starting::of(pid, status).unwrap();
         self.phase = Phase::Starting { starting, exit: None };
     }
@@ -199,22 +201,86 @@ fn ended_of(mut session: Session, uplink: &mut Uplink) -> (Session, ChildStdio) 
     (session, child)
 }
 
+/// A process beside the container's own, which runs.
+fn exec(uplink: &mut Uplink) -> (Session, ChildStdio) {
+    let request = mux::Exec { session: "e".to_owned(), ..mux::Exec::default() };
+    let mut exec = Session::requested(&session(SessionSpec::default()), &request);
+    exec.linger = Duration::from_secs(30);
+    let child = running(&mut exec, uplink);
+    crate::stdio::set_nonblocking(child.stdout.as_ref().unwrap()).unwrap();
+    (exec, child)
+}
+
+const EXIT: Exit = Exit { code: 0, signal: 0, core_dumped: false, raw: 0 };
+
+/// Writes `bytes` again and again until a pipe is full; how often it went.
+fn write_all(stdout: &OwnedFd, bytes: &[u8]) -> usize {
+    std::iter::from_fn(|| nix::unistd::write(stdout, bytes).ok()).count()
+}
+
+/// Has the process write until `is_enough`; what it wrote, which does not pack.
+async fn fill(
+    session: &mut Session,
+    uplink: &mut Uplink,
+    stdout: &OwnedFd,
+    is_enough: impl Fn(&Session) -> bool,
+) -> Vec<u8> {
+    crate::stdio::set_nonblocking(stdout).unwrap();
+    let (mut written, mut piece) = (Vec::new(), [0; 4096]);
+    while !is_enough(session) {
+        sys::random(&mut piece).unwrap();
+        while nix::unistd::write(stdout, &piece).is_ok() {
+            written.extend_from_slice(&piece);
+        }
+        tokio::task::yield_now().await;
+        turn(session, uplink);
+    }
+    written
+}
+
+/// What has arrived of the output.
+fn arrived(peer: &Peer, packed: bool) -> Vec<u8> {
+    let output = peer.channel(Direction::ToMux, |kind| matches!(kind, label::Kind::Output(_)));
+    let bytes = output.and_then(|it| peer.received.get(&it)).map_or(&[][..], Vec::as_slice);
+    let entries = peer::entries(bytes, packed).into_iter();
+    entries
+        .flat_map(|entry| match entry {
+            Entry::Output(chunk) => chunk.bytes,
+            Entry::Gap(gap) => panic!("{gap:?}"),
+        })
+        .collect()
+}
+
+/// As [`record`], of a session whose output somebody else writes to before each turn.
+async fn record_beside(
+    session: &mut Session,
+    uplink: &mut Uplink,
+    peer: &mut Peer,
+    mut other: impl FnMut(),
+) -> Exited {
+    let step = |uplink: &mut Uplink, _: &mut Peer| {
+        other();
+        turn(session, uplink);
+        uplink.turn(|_| {}).unwrap();
+    };
+    until(uplink, peer, step, |_, peer| exited(peer).is_some()).await;
+    exited(peer).unwrap()
+}
+
 /// Has a session's process run, with streams of its own.
 fn running(session: &mut Session, uplink: &mut Uplink) -> ChildStdio {
     session.run_with_streams(uplink)
 }
 
-async fn record(session: &mut Session, uplink: &mut Uplink, peer: &mut Peer) -> Exited {
-    let step = |uplink: &mut Uplink, _: &mut Peer| {
-        turn(session, uplink);
-        uplink.turn(|_| {}).unwrap();
-    };
-    let exited = |peer: &Peer| match peer.heard().pop() {
+fn exited(peer: &Peer) -> Option<Exited> {
+    match peer.heard().pop() {
         Some(Body::Exited(record)) => Some(record),
         _ => None,
-    };
-    until(uplink, peer, step, |_, peer| exited(peer).is_some()).await;
-    exited(peer).unwrap()
+    }
+}
+
+async fn record(session: &mut Session, uplink: &mut Uplink, peer: &mut Peer) -> Exited {
+    record_beside(session, uplink, peer, || {}).await
 }
 
 #[tokio::test]
@@ -304,13 +370,16 @@ async fn what_the_runtime_has_not_noticed_yet_is_read_before_an_output_is_abando
 #[tokio::test]
 async fn output_that_nobody_takes_is_truncated_after_the_linger_time() {
     let (mut uplink, _peer) = connected();
-    let (mut session, child) = ended(&mut uplink, 1);
+    let mut config = Config::sample("s");
+    config.spec.link.linger = 1;
+    let mut session = Session::new(&config);
+    let child = running(&mut session, &mut uplink);
     let stdout = child.stdout.as_ref().unwrap();
-    crate::stdio::set_nonblocking(stdout).unwrap();
+    fill(&mut session, &mut uplink, stdout, Session::is_stuck).await;
+    session.reaped(Pid::from_raw(42), EXIT);
     let before = Instant::now();
     while !session.is_over() {
         assert!(before.elapsed() < Duration::from_secs(10), "it never ended");
-        while nix::unistd::write(stdout, &[b'x'; 4096]).is_ok() {}
         tokio::task::yield_now().await;
         turn(&mut session, &mut uplink);
     }
@@ -331,6 +400,75 @@ async fn a_process_beside_the_containers_own_ends_soon_although_someone_holds_it
         peer.channel(Direction::ToMux, |kind| matches!(kind, label::Kind::Output(_))).unwrap();
     assert!(peer.received[&output].ends_with(b"all of it"));
     assert!(exec.is_over());
+}
+
+#[tokio::test]
+async fn whoever_writes_on_does_not_keep_the_client_of_a_process_that_has_ended() {
+    for fills_the_pipe in [false, true] {
+        let (mut uplink, mut peer) = connected();
+        let (mut exec, child) = exec(&mut uplink);
+        let stdout = child.stdout.as_ref().unwrap();
+        let own = [b'x'; 50_000];
+        nix::unistd::write(stdout, &own).unwrap();
+        exec.reaped(Pid::from_raw(42), EXIT);
+        let other = || match fills_the_pipe {
+            true => _ = write_all(stdout, &[b'y'; 4096]),
+            false => _ = nix::unistd::write(stdout, &[b'y'; 10]),
+        };
+        let before = Instant::now();
+        let record = record_beside(&mut exec, &mut uplink, &mut peer, other).await;
+        assert!(before.elapsed() >= EXEC_DRAIN_PATIENCE);
+        assert_eq!(record.output_end(), OutputEnd::Abandoned);
+        let arrived = arrived(&peer, false);
+        assert!(arrived.starts_with(&own) && arrived.len() > own.len());
+    }
+}
+
+#[tokio::test]
+async fn what_a_process_wrote_is_read_although_the_line_is_slow_and_somebody_writes_on() {
+    let (mut uplink, mut peer) = connected();
+    let (mut exec, child) = exec(&mut uplink);
+    let stdout = child.stdout.as_ref().unwrap();
+    // There is no multiplexer yet: the channel is full, and the pipe.
+    let own = fill(&mut exec, &mut uplink, stdout, Session::is_stuck).await;
+    exec.reaped(Pid::from_raw(42), EXIT);
+    let before = Instant::now();
+    while before.elapsed() < 3 * EXEC_DRAIN_PATIENCE {
+        turn(&mut exec, &mut uplink);
+        tokio::task::yield_now().await;
+    }
+    assert!(!exec.is_over());
+    let other = || _ = write_all(stdout, &[b'y'; 4096]);
+    let record = record_beside(&mut exec, &mut uplink, &mut peer, other).await;
+    assert_eq!(record.output_end(), OutputEnd::Abandoned);
+    let step = |uplink: &mut Uplink, _: &mut Peer| uplink.turn(|_| {}).unwrap();
+    until(&mut uplink, &mut peer, step, |_, peer| arrived(peer, false).len() >= own.len()).await;
+    assert!(arrived(&peer, false).starts_with(&own));
+}
+
+#[tokio::test]
+async fn what_is_kept_goes_out_after_its_pipe_was_abandoned() {
+    let (mut uplink, mut peer) = connected();
+    let mut config = Config::sample("s");
+    config.spec.link.linger = 30;
+    let mut session = Session::new(&config);
+    session.backlog = Some((4 << 20, WhenFull::Block));
+    let child = running(&mut session, &mut uplink);
+    session.streams.as_mut().unwrap().keep(session.backlog);
+    let stdout = child.stdout.as_ref().unwrap();
+    let own = fill(&mut session, &mut uplink, stdout, |it| it.kept()[0] > 100_000).await;
+    session.reaped(Pid::from_raw(42), EXIT);
+    let before = Instant::now();
+    while before.elapsed() < DRAIN_PATIENCE + EXEC_DRAIN_PATIENCE {
+        _ = nix::unistd::write(stdout, b"y");
+        turn(&mut session, &mut uplink);
+        tokio::task::yield_now().await;
+    }
+    assert!(!session.is_over(), "nobody has taken it");
+    assert!(session.deadline().unwrap() > Instant::now(), "there is nothing to do at once");
+    let record = record(&mut session, &mut uplink, &mut peer).await;
+    assert_eq!(record.output_end(), OutputEnd::Abandoned);
+    assert!(arrived(&peer, true).starts_with(&own));
 }
 
 #[tokio::test]
