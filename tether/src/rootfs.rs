@@ -120,6 +120,12 @@ impl Rootfs {
         Ok(Self { files, around: around.clone(), volumes })
     }
 
+    /// What a test needs that starts nothing in it.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self { files: Vec::new(), around: ContainerSpec::default(), volumes: Vec::new() }
+    }
+
     /// Takes a further volume, for the runs to come.
     pub fn add(&mut self, volume: Volume) {
         self.remove(&volume.name);

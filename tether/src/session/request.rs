@@ -63,6 +63,14 @@ pub enum RequestError {
     },
 }
 
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy)]
+enum Whom {
+    Process,
+    /// The process and all in its group, which it leads.
+    Group,
+}
+
 impl Session {
     /// Sends a signal, or keeps it for the program to come, and tells of it.
     ///
@@ -70,9 +78,7 @@ impl Session {
     ///
     /// [`RequestError`].
     pub fn signal(&mut self, number: i32, teller: &mut Teller<'_>) -> Result<(), RequestError> {
-        self.send(number)?;
-        self.tell_signal(number, teller);
-        Ok(())
+        self.signal_to(Whom::Process, number, teller)
     }
 
     /// As Docker has it: an event of the container, not of what runs beside its own process.
@@ -82,7 +88,7 @@ impl Session {
         }
     }
 
-    fn send(&mut self, number: i32) -> Result<(), RequestError> {
+    fn send(&mut self, whom: Whom, number: i32) -> Result<(), RequestError> {
         if !signal::is_valid(number) {
             return Err(RequestError::Signal(number));
         }
@@ -102,8 +108,13 @@ impl Session {
                 return Err(RequestError::Ended);
             }
         };
+        // A process that is not its program yet may not lead its group yet either.
+        let target = match whom {
+            Whom::Group if self.is_running() => Pid::from_raw(-pid.as_raw()),
+            Whom::Group | Whom::Process => pid,
+        };
         // ESRCH cannot be: nobody but the agent collects it, and then the phase is another.
-        sys::kill(pid, number).map_err(|_| RequestError::Ended)?;
+        sys::kill(target, number).map_err(|_| RequestError::Ended)?;
         if number == libc::SIGKILL {
             self.gone_at.get_or_insert(Instant::now() + KILL_PATIENCE);
         }
@@ -120,18 +131,23 @@ impl Session {
         number: i32,
         teller: &mut Teller<'_>,
     ) -> Result<(), RequestError> {
-        let Phase::Running { pid, .. } = &self.phase else { return self.signal(number, teller) };
-        if !signal::is_valid(number) {
-            return Err(RequestError::Signal(number));
-        }
-        sys::kill(Pid::from_raw(-pid.as_raw()), number).map_err(|_| RequestError::Ended)?;
+        self.signal_to(Whom::Group, number, teller)
+    }
+
+    fn signal_to(
+        &mut self,
+        whom: Whom,
+        number: i32,
+        teller: &mut Teller<'_>,
+    ) -> Result<(), RequestError> {
+        self.send(whom, number)?;
         self.tell_signal(number, teller);
         Ok(())
     }
 
     pub(super) fn deliver_early(&mut self) {
         for number in self.early.take() {
-            if let Err(error) = self.send(number) {
+            if let Err(error) = self.send(Whom::Process, number) {
                 warn!("signal {number} came too late: {error}");
             }
         }

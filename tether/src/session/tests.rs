@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use wire::chunk::Entry;
 use wire::message::guest::OutputEnd;
 use wire::message::label;
@@ -515,6 +515,27 @@ async fn who_is_killed_is_not_run_again() {
     session.reaped(Pid::from_raw(i32::MAX), exit);
     drop(child);
     assert_eq!(record(&mut session, &mut uplink, &mut peer).await.code, 137);
+}
+
+#[tokio::test]
+async fn whose_group_is_killed_is_given_up_and_not_run_again() {
+    let (mut uplink, mut peer) = connected();
+    let mut session = session(SessionSpec { restart: true, ..SessionSpec::default() });
+    let child = running(&mut session, &mut uplink);
+    let mut leads = std::process::Command::new("sleep");
+    let mut leads = leads.arg("1000").process_group(0).spawn().unwrap();
+    let pid = Pid::from_raw(leads.id().cast_signed());
+    session.run_as(pid);
+    let kill = |session: &mut Session, teller: &mut Teller<'_>| {
+        session.signal_group(libc::SIGKILL, teller)
+    };
+    assert_eq!(told(&mut session, &mut uplink, kill), Ok(()));
+    assert_eq!(leads.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert!(session.gone_at.is_some(), "it may hang in the kernel");
+    session.reaped(pid, Exit { code: 137, signal: 9, core_dumped: false, raw: 9 });
+    drop(child);
+    assert_eq!(record(&mut session, &mut uplink, &mut peer).await.code, 137);
+    assert!(session.is_over());
 }
 
 #[tokio::test]

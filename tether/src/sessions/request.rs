@@ -111,11 +111,7 @@ impl Sessions {
         let key = self.key(id)?;
         let sent = self.with(key, uplink, |session, teller| session.signal(number, teller));
         sent.ok_or(RequestError::Ended)??;
-        // A frozen process ends only when it is let go, and who kills means it.
-        if number == libc::SIGKILL && self.is_paused() {
-            return self.unpause(uplink);
-        }
-        Ok(())
+        self.let_die(number, uplink)
     }
 
     /// Sends a signal to the container's own process, or to all in its group.
@@ -135,7 +131,17 @@ impl Sessions {
         }
         let act =
             |session: &mut Session, teller: &mut Teller<'_>| session.signal_group(number, teller);
-        self.with(FIRST, uplink, act).ok_or(RequestError::Ended)?
+        self.with(FIRST, uplink, act).ok_or(RequestError::Ended)??;
+        self.let_die(number, uplink)
+    }
+
+    /// Unpauses a container that was sent `number` if that kills: a frozen process ends only when it is let go, and
+    /// who kills means it.
+    fn let_die(&mut self, number: i32, uplink: &mut Uplink) -> Result<(), RequestError> {
+        if number == libc::SIGKILL && self.is_paused() {
+            return self.unpause(uplink);
+        }
+        Ok(())
     }
 
     /// Sets the size of a session's terminal.

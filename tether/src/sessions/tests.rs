@@ -1,7 +1,22 @@
 //! Tests of all sessions together, without the processes.
 
+use std::os::unix::process::CommandExt as _;
+
 use super::*;
 use crate::peer::connected;
+
+/// Sessions whose first runs, with a cgroup in a directory that is one of its kind only by name.
+fn placed(tree: &std::path::Path, pid: Pid) -> Sessions {
+    let mut sessions = Sessions::new(&Config::sample("s"));
+    let (rootfs, cgroup) = (Rootfs::of_nothing(), Cgroup::create(tree, "container"));
+    sessions.container = Some(Container { rootfs, cgroup, inside: None, is_paused: false });
+    sessions.first_mut().run_as(pid);
+    sessions
+}
+
+fn is_frozen(tree: &std::path::Path) -> bool {
+    std::fs::read_to_string(tree.join("container/cgroup.freeze")).unwrap() == "1"
+}
 
 #[test]
 fn the_end_of_a_process_is_noted_before_its_session_has_had_a_turn() {
@@ -36,4 +51,19 @@ async fn a_stop_that_takes_too_long_leaves_a_process_behind_but_no_output() {
         assert_eq!(sessions.first().is_over(), is_left, "{word}");
         assert_eq!(sessions.first().last_words().is_some(), is_left, "{word}");
     }
+}
+
+#[tokio::test]
+async fn a_paused_container_goes_on_when_its_group_is_killed() {
+    let tree = tempfile::tempdir().unwrap();
+    let mut leads = std::process::Command::new("sleep");
+    let mut leads = leads.arg("1000").process_group(0).spawn().unwrap();
+    let mut sessions = placed(tree.path(), Pid::from_raw(leads.id().cast_signed()));
+    let (mut uplink, _peer) = connected();
+    assert_eq!(sessions.pause(&mut uplink), Ok(()));
+    assert_eq!(sessions.signal_first(libc::SIGUSR1, true, &mut uplink), Ok(()));
+    assert!(sessions.is_paused() && is_frozen(tree.path()));
+    assert_eq!(sessions.signal_first(libc::SIGKILL, true, &mut uplink), Ok(()));
+    leads.wait().unwrap();
+    assert!(!sessions.is_paused() && !is_frozen(tree.path()));
 }
