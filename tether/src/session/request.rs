@@ -92,8 +92,7 @@ impl Session {
         if !signal::is_valid(number) {
             return Err(RequestError::Signal(number));
         }
-        // With Docker, who kills does not want it to be run again.
-        if number == libc::SIGKILL || number == self.stop_signal {
+        if self.is_deadly(number) {
             self.restarts.give_up();
         }
         let pid = match &self.phase {
@@ -140,9 +139,25 @@ impl Session {
         number: i32,
         teller: &mut Teller<'_>,
     ) -> Result<(), RequestError> {
+        if self.is_deadly(number) && self.stay_ended(teller) {
+            return Ok(());
+        }
         self.send(whom, number)?;
         self.tell_signal(number, teller);
         Ok(())
+    }
+
+    /// With Docker, who sends this does not want the process to be run again.
+    fn is_deadly(&self, number: i32) -> bool {
+        number == libc::SIGKILL || number == self.stop_signal
+    }
+
+    /// Ends a session in the pause before its next run, as it last ended; whether it was there.
+    fn stay_ended(&mut self, teller: &mut Teller<'_>) -> bool {
+        let Phase::Resting { last, .. } = &self.phase else { return false };
+        let last = last.clone();
+        self.close(Body::Exited(last), teller.uplink);
+        true
     }
 
     pub(super) fn deliver_early(&mut self) {
@@ -203,10 +218,7 @@ impl Session {
                 let text = "stopped before it was started".to_owned();
                 self.report_failure(128 + number, text, teller);
             }
-            Phase::Resting { last, .. } => {
-                let last = last.clone();
-                self.close(Body::Exited(last), teller.uplink);
-            }
+            Phase::Resting { .. } => _ = self.stay_ended(teller),
             Phase::Starting { .. } | Phase::Running { .. } => {
                 let kill_at = Instant::now().checked_add(grace);
                 // Asked twice, the sooner end counts.

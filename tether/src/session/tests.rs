@@ -490,7 +490,8 @@ async fn a_process_with_a_policy_rests_and_its_channels_stay() {
     assert_eq!(again.exited.unwrap().code, 137);
     assert!(!session.is_over() && session.deadline().is_some());
     assert_eq!(session.channels().collect::<Vec<_>>(), channels);
-    assert_eq!(signaled(&mut session, &mut uplink, 15), Err(RequestError::Ended));
+    assert_eq!(signaled(&mut session, &mut uplink, 10), Err(RequestError::Ended));
+    assert!(!session.is_over(), "nothing is there for the signal, and it stops nothing");
 
     // Somebody stops it in the pause: then it is over, as it last ended.
     let stop =
@@ -499,6 +500,28 @@ async fn a_process_with_a_policy_rests_and_its_channels_stay() {
     assert!(session.is_over());
     let record = record(&mut session, &mut uplink, &mut peer).await;
     assert_eq!((record.code, record.signal), (137, 9));
+}
+
+#[tokio::test]
+async fn who_is_killed_in_the_pause_before_the_next_run_stays_as_it_ended() {
+    let signal: fn(&mut Session, i32, &mut Teller<'_>) -> _ = Session::signal;
+    let ways = [(signal, libc::SIGTERM), (signal, libc::SIGKILL), (Session::signal_group, 9)];
+    for (way, number) in ways {
+        let (mut uplink, mut peer) = connected();
+        let of = SessionSpec { restart: true, ..SessionSpec::default() };
+        let (mut session, child) = ended_of(session(of), &mut uplink);
+        drop(child);
+        while !matches!(session.phase, Phase::Resting { .. }) {
+            tokio::task::yield_now().await;
+            turn(&mut session, &mut uplink);
+        }
+        let kill = |session: &mut Session, teller: &mut Teller<'_>| way(session, number, teller);
+        assert_eq!(told(&mut session, &mut uplink, kill), Ok(()));
+        assert!(session.is_over());
+        let record = record(&mut session, &mut uplink, &mut peer).await;
+        assert_eq!((record.code, record.signal), (137, 9));
+        assert_eq!(signals(&peer), [], "there was nobody to send it to");
+    }
 }
 
 #[tokio::test]
