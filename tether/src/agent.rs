@@ -285,7 +285,7 @@ impl Agent {
             Event::Children => {
                 for (pid, exit) in reap::collect() {
                     self.inside.reaped(pid, exit, &mut self.uplink);
-                    self.sessions.reaped(pid, exit);
+                    self.sessions.reaped(pid, exit, &mut self.uplink);
                 }
             }
             Event::Stop => self.stop(),

@@ -243,7 +243,7 @@ impl Sessions {
     }
 
     /// Takes note of an ended child.
-    pub fn reaped(&mut self, pid: Pid, exit: Exit) {
+    pub fn reaped(&mut self, pid: Pid, exit: Exit, uplink: &mut Uplink) {
         // One that has just been started, and has not had a turn since, is not in the list yet.
         let is_its = |slot: &Slot| slot.session.pid() == Some(pid);
         let started = || self.slots.iter().find(|(_, slot)| is_its(slot)).map(|(key, _)| *key);
@@ -253,6 +253,13 @@ impl Sessions {
         if let Some(slot) = self.slots.get_mut(&key) {
             slot.session.reaped(pid, exit);
             self.bells.ring(key);
+        }
+        // What is frozen can be killed all the same, and the next run would be born frozen.
+        if key == FIRST
+            && self.is_paused()
+            && let Err(error) = self.unpause(uplink)
+        {
+            warn!("the container stays frozen after its end: {error}");
         }
     }
 
