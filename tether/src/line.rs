@@ -171,7 +171,7 @@ impl Line {
     ///
     /// # Errors
     ///
-    /// The connection that was under way has failed.
+    /// The connection that was under way has failed, or the port was unplugged.
     pub fn refresh(&mut self) -> io::Result<()> {
         match &mut self.source {
             Source::Plain(fd) if self.state == State::Connecting => {
@@ -339,7 +339,8 @@ fn edges_of_interest(wants_room: bool) -> EpollEvent {
 }
 
 impl Nested {
-    /// Collects the edges; says whether the other end is there if that may have changed.
+    /// Collects the edges; says whether the other end is there if that may have changed. An error says that the port
+    /// itself is there no more.
     fn refresh(&mut self) -> io::Result<Option<bool>> {
         let Self { epoll, edges, readable, writable, .. } = self;
         let mut is_open = None;
@@ -355,6 +356,10 @@ impl Nested {
             Err(io::ErrorKind::WouldBlock.into())
         });
         later(seen)?;
+        if is_open == Some(false) {
+            // Of nothing, so that what has come before the hang-up stays there.
+            still_plugged(read(&self.fd, &mut []).map_err(io::Error::from))?;
+        }
         Ok(is_open)
     }
 
@@ -365,6 +370,12 @@ impl Nested {
         }
         Ok(())
     }
+}
+
+/// Tells by a read whether a port that has hung up may come back. One that is unplugged hangs up as well, but for good,
+/// and each call to it fails (`port_fops_read`); one whose other end is closed has nothing to give, or not now.
+fn still_plugged(read: io::Result<usize>) -> io::Result<()> {
+    later(read).map(drop)
 }
 
 /// Reads what is there by now, whatever the runtime knows of it, which may be nothing yet.
@@ -501,6 +512,18 @@ mod tests {
         }
         assert_eq!(port.read(&mut [0; 10]).unwrap(), None);
         assert_eq!(port.write(b"x").unwrap(), None);
+    }
+
+    #[test]
+    fn a_port_that_is_unplugged_is_told_from_one_whose_other_end_is_closed() {
+        let error = |number| Err(io::Error::from_raw_os_error(number));
+        for closed in [Ok(0), error(libc::EAGAIN), error(libc::EINTR)] {
+            assert!(still_plugged(closed).is_ok());
+        }
+        for unplugged in [libc::ENODEV, libc::EIO] {
+            let error = still_plugged(error(unplugged)).expect_err("it does not come back");
+            assert_eq!(error.raw_os_error(), Some(unplugged));
+        }
     }
 
     #[tokio::test]

@@ -326,6 +326,11 @@ impl Pipes {
         if was_open || transport != Transport::Vsock {
             warn!("{} is of no more use: {error}", transport.word());
         }
+        if transport == Transport::Virtio {
+            // Another port may have announced itself while this one seemed to be there. It begins anew.
+            self.ladder.set_open(transport, false);
+            place.line = virtio::find();
+        }
         self.broken = Some(error);
     }
 }
