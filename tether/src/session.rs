@@ -13,7 +13,8 @@
 //! It owns the process's streams and their relays. Signals and sizes that come early are kept until there is
 //! a program to receive them. The reaper never waits for output: an exit is noted at once, the output is
 //! drained beside it, and what still holds it open some time after all of the process itself was read is
-//! abandoned ([`drain`]). Output that the multiplexer does not take for the linger time is truncated, and the record says so.
+//! abandoned (`drain`). Output that the multiplexer does not take for the linger time is truncated, and the record
+//! says so.
 //!
 //! Everything that takes time is polled with the waker it is given ([`Session::turn`]); nothing waits in here.
 
