@@ -80,7 +80,7 @@ pub(super) struct Container {
     journal: Journal,
     status: watch::Sender<Status>,
     commands: mpsc::Receiver<Command>,
-    input_queue: mpsc::Receiver<Input>,
+    input_queue: mpsc::Receiver<(u64, Input)>,
     inputs: Inputs,
     link: Option<Link>,
     line: Option<Line>,
@@ -180,7 +180,12 @@ impl Container {
                 },
                 () = self.streams.wait() => {}
                 Some(note) = self.notes.recv() => self.noted(note),
-                Some(input) = self.input_queue.recv(), if self.inputs.has_room() => self.inputs.take(input),
+                Some((era, input)) = self.input_queue.recv(), if self.inputs.has_room() => {
+                    // What was typed to a run that is over is not for the next.
+                    if era == self.status.borrow().era {
+                        self.inputs.take(input);
+                    }
+                }
                 moved = exchange(&mut self.line, writing) => match moved {
                     Moved::In(read) => self.arrived(read),
                     Moved::Out(Ok(())) => {}
@@ -328,10 +333,9 @@ impl Container {
             }
             self.control.reset("the container is started again");
             self.streams.reset();
-            // What was typed was for the last run.
-            while self.input_queue.try_recv().is_ok() {}
             self.inputs.new_run(false);
             self.new_run(Vec::new(), String::new());
+            self.status.send_modify(|status| status.era += 1);
         }
     }
 

@@ -152,12 +152,17 @@ impl Session {
         number == libc::SIGKILL || number == self.stop_signal
     }
 
-    /// Ends a session in the pause before its next run, as it last ended; whether it was there.
+    /// Lets a session end as it last ended that would run again; whether it was between two runs.
     fn stay_ended(&mut self, teller: &mut Teller<'_>) -> bool {
-        let Phase::Resting { last, .. } = &self.phase else { return false };
-        let last = last.clone();
-        self.close(Body::Exited(last), teller.uplink);
-        true
+        match &self.phase {
+            Phase::Resting { last, .. } => {
+                let last = last.clone();
+                self.close(Body::Exited(last), teller.uplink);
+                true
+            }
+            Phase::Draining(_) => self.restarts.give_up(),
+            _ => false,
+        }
     }
 
     pub(super) fn deliver_early(&mut self) {
@@ -218,7 +223,9 @@ impl Session {
                 let text = "stopped before it was started".to_owned();
                 self.report_failure(128 + number, text, teller);
             }
-            Phase::Resting { .. } => _ = self.stay_ended(teller),
+            Phase::Resting { .. } => {
+                self.stay_ended(teller);
+            }
             Phase::Starting { .. } | Phase::Running { .. } => {
                 let kill_at = Instant::now().checked_add(grace);
                 // Asked twice, the sooner end counts.

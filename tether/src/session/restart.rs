@@ -31,9 +31,9 @@ impl Restarts {
         Self { policy, count: 0, pause: None }
     }
 
-    /// Somebody wants it to end: the next end is the last.
-    pub fn give_up(&mut self) {
-        self.policy = RestartPolicy::No;
+    /// Somebody wants it to end: the next end is the last. Whether it might not have been.
+    pub fn give_up(&mut self) -> bool {
+        !matches!(std::mem::replace(&mut self.policy, RestartPolicy::No), RestartPolicy::No)
     }
 
     /// After a run of the length `ran` that ended with `code`: the pause before the next, if there is to be one.

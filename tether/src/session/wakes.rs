@@ -344,7 +344,10 @@ async fn play(seed: u64) {
     if !scene.run(PATIENCE, all_arrived).await {
         let lens = |all: [Vec<u8>; 2]| all.map(|it| it.len());
         let (arrived, written) = (lens(scene.arrived()), lens(scene.written.clone()));
-        panic!("seed {seed}: of {written:?} bytes only {arrived:?} arrive: {:?}", scene.session);
+        let Scene { uplink, session, deadline, .. } = scene;
+        panic!(
+            "seed {seed}: of {written:?} bytes only {arrived:?} arrive: {deadline:?} {uplink:?} {session:?}"
+        );
     }
     if !ends_early {
         let all_read = |scene: &mut Scene| {

@@ -3,7 +3,7 @@
 use super::{Handle, Refusal, Reply, exit_message, over, send};
 use crate::api::{Receiver, Sender, answer, input, request};
 use crate::clock;
-use crate::daemon::container::{Input, Takings};
+use crate::daemon::container::{Input, Status, Takings};
 use crate::moment;
 use crate::store::journal::Cursor;
 use crate::store::ledger::Token;
@@ -29,6 +29,7 @@ pub(super) async fn attached(
     if is_new && handle.status().word() == "exited" {
         return Err(Refusal::Told(STOPPED.into()));
     }
+    let Status { run, era, .. } = handle.status();
     let mut cursor = handle.cursor()?;
     match attach.position {
         Some(position) => come_back(handle, &mut cursor, position)?,
@@ -41,9 +42,9 @@ pub(super) async fn attached(
     }
     let stdin = attach.stdin && open_stdin;
     let token = attach.token.as_slice().try_into().ok();
-    let inputs = pump(Arc::clone(handle), receiver, stdin, token);
+    let inputs = pump(Arc::clone(handle), era, receiver, stdin, token);
     let acks = token.filter(|_| stdin).map(|token| Acks::new(handle, token));
-    let outputs = follow(handle, &mut cursor, sender, acks);
+    let outputs = follow(handle, run, &mut cursor, sender, acks);
     tokio::pin!(inputs);
     tokio::select! {
         exit = outputs => {
@@ -121,6 +122,7 @@ fn begin(handle: Arc<Handle>) {
 // Moves a client's input until it hangs up. Waits with it when the process does not read.
 async fn pump(
     handle: Arc<Handle>,
+    era: u64,
     mut receiver: Receiver,
     stdin: bool,
     token: Option<Token>,
@@ -143,7 +145,7 @@ async fn pump(
             Some(input::Body::End(_)) => Input::End,
             None => continue,
         };
-        if stdin && inputs.send(input).await.is_err() {
+        if stdin && inputs.send((era, input)).await.is_err() {
             return io::ErrorKind::BrokenPipe.into();
         }
     }
@@ -155,15 +157,15 @@ fn made_up() -> Token {
     token
 }
 
-// Sends output as it comes until the run has ended and all of it was sent.
+// Sends output as it comes until that run has ended and all of it was sent.
 pub(super) async fn follow(
     handle: &Handle,
+    run: u64,
     cursor: &mut Cursor,
     sender: &mut Sender,
     mut acks: Option<Acks>,
 ) -> Result<answer::Exit, Refusal> {
     let mut watch = handle.watch();
-    let run = watch.borrow().run;
     loop {
         let status = watch.borrow_and_update().clone();
         let (written, exit) = status.since(run);

@@ -12,6 +12,7 @@ pub(super) async fn replay(
     sender: &mut Sender,
     mut receiver: Receiver,
 ) -> Result<(), Refusal> {
+    let run = handle.status().run;
     let mut cursor = handle.cursor()?;
     if let Some(position) = logs.position {
         come_back(handle, &mut cursor, position)?;
@@ -40,7 +41,7 @@ pub(super) async fn replay(
     }
     if logs.follow && logs.until_us == 0 {
         tokio::select! {
-            exit = follow(handle, &mut cursor, sender, None) => exit?,
+            exit = follow(handle, run, &mut cursor, sender, None) => exit?,
             gone = receiver.receive::<Request>() => {
                 return Err(hangup(gone.err().unwrap_or(io::ErrorKind::UnexpectedEof.into())));
             }

@@ -101,6 +101,8 @@ impl Execs {
     pub(super) fn clear(&mut self) {
         self.by_channel.clear();
         self.all.clear();
+        self.stirred.clear();
+        self.look_at = None;
     }
 
     /// One of that id, to which something happens.
@@ -324,6 +326,10 @@ impl Execs {
         for id in std::mem::take(&mut self.stirred) {
             let Some(exec) = self.all.get_mut(&id) else { continue };
             exec.settle(link, now);
+            if exec.given_up && exec.is_unheard_of() {
+                self.all.remove(&id);
+                continue;
+            }
             let alone = exec.alone_since.filter(|_| exec.waits_for_somebody());
             let look_at = alone.map(|since| since + ABSENCE);
             self.look_at = self.look_at.into_iter().chain(look_at).min();
@@ -368,8 +374,17 @@ impl Exec {
     }
 
     fn waits_for_somebody(&self) -> bool {
-        let has_channels = self.output.is_some() || self.input.channel.is_some();
-        self.client.is_none() && has_channels && !self.given_up
+        let is_of_use = self.has_channels() || self.is_unheard_of();
+        self.client.is_none() && is_of_use && !self.given_up
+    }
+
+    fn has_channels(&self) -> bool {
+        self.output.is_some() || self.input.channel.is_some()
+    }
+
+    /// Whether the guest has said nothing of it, and perhaps never will.
+    fn is_unheard_of(&self) -> bool {
+        self.started_us.is_none() && self.end.is_none() && !self.has_channels()
     }
 
     fn settle(&mut self, link: &mut Link, now: Instant) {
@@ -512,6 +527,29 @@ mod tests {
         drop(execs.attach(known("f"), 0).events);
         execs.give_up_absent();
         assert!(execs.all["f"].given_up);
+    }
+
+    #[tokio::test]
+    async fn one_that_the_guest_has_not_heard_of_is_forgotten_some_time_after_its_client_left() {
+        let (sender, mut notes) = mpsc::channel(4);
+        let (mut execs, mut link) = (Execs::new(sender), test_link());
+        let now = Instant::default();
+        for comes_to_an_end in [true, false] {
+            let attachment = execs.attach(known("e"), 0);
+            let told = attachment.notes.clone();
+            drop(attachment);
+            told.left().await;
+            execs.noted(notes.recv().await.unwrap(), Some(&mut link));
+            execs.settle(&mut link, now);
+            assert_eq!(execs.deadline(), Some(now + ABSENCE));
+            if comes_to_an_end {
+                execs.settle(&mut link, now + ABSENCE);
+                assert!(execs.all.is_empty());
+            } else {
+                execs.clear();
+            }
+            assert_eq!(execs.deadline(), None);
+        }
     }
 
     #[test]

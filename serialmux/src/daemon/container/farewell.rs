@@ -5,6 +5,8 @@ use tokio::sync::oneshot;
 
 /// How long what has arrived of a VM may take to be read: its end shows on the pipe at once, unless that is half open.
 const LAST_WORDS: wire::Duration = wire::Duration::from_secs(1);
+/// How long who says that a VM is gone waits for that to be on the disk. It has more to do, which may make room there.
+const PATIENCE: wire::Duration = wire::Duration::from_secs(10);
 
 /// Somebody says that the VM is gone.
 #[derive(Debug)]
@@ -18,12 +20,14 @@ struct Farewell {
 #[derive(Debug, Default)]
 pub(super) struct Farewells {
     said: Vec<Farewell>,
-    unanswered: Vec<oneshot::Sender<bool>>,
+    /// And until when that is waited for.
+    unanswered: Vec<(Instant, oneshot::Sender<bool>)>,
 }
 
 impl Farewells {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.said.iter().map(|it| it.until).min()
+        let said = self.said.iter().map(|it| it.until);
+        said.chain(self.unanswered.iter().map(|(until, _)| *until)).min()
     }
 }
 
@@ -39,15 +43,14 @@ impl Container {
     /// Once its pipe has been read to the end, or that takes too long.
     pub(super) fn take_leave(&mut self) {
         let now = clock::now();
-        let is_time = |until| self.line.is_none() || until <= now;
-        if self.farewells.deadline().is_some_and(is_time) {
+        let is_time = |it: &Farewell| self.line.is_none() || it.until <= now;
+        if self.farewells.said.first().is_some_and(is_time) {
             self.take_leave_now();
         }
-        if !self.is_unsaved {
-            for reply in self.farewells.unanswered.drain(..) {
-                // The asker may have gone, and then nobody needs the answer.
-                reply.send(true).ok();
-            }
+        let is_saved = !self.is_unsaved;
+        for (_, reply) in self.farewells.unanswered.extract_if(.., |it| is_saved || it.0 <= now) {
+            // The asker may have gone, and then nobody needs the answer.
+            reply.send(true).ok();
         }
     }
 
@@ -55,7 +58,7 @@ impl Container {
     pub(super) fn take_leave_now(&mut self) {
         for Farewell { text, reply, .. } in std::mem::take(&mut self.farewells.said) {
             self.vm_gone(&text);
-            self.farewells.unanswered.push(reply);
+            self.farewells.unanswered.push((clock::now() + PATIENCE, reply));
         }
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Status {
     pub(crate) output_open: bool,
     /// Length of the journal.
     pub(crate) written: u64,
+    /// How often a VM was expected since the daemon began: what a client types is for that one.
+    pub(crate) era: u64,
     /// Which run this is, since the daemon began.
     pub(crate) run: u64,
     /// The last of the runs before that of which it is known how it ended.
@@ -59,10 +61,10 @@ impl Status {
 
     /// Another run begins, whose output is behind so much of the journal.
     pub(super) fn new_run(&mut self, start: u64) {
-        let Self { written, is_connected, run, .. } = *self;
+        let Self { written, is_connected, era, run, .. } = *self;
         let past = self.exit.take().map(|exit| Past { run, exit, written: start });
         let past = past.or_else(|| self.past.take());
-        *self = Self { written, is_connected, run: run + 1, past, ..Self::default() };
+        *self = Self { written, is_connected, era, run: run + 1, past, ..Self::default() };
     }
 
     /// For whoever has watched since that run: how much of the journal there is for them, and how the run ended, or
@@ -121,7 +123,7 @@ pub(crate) struct Handle {
     pub(in crate::daemon) idle: Arc<Idle>,
     journal: PathBuf,
     commands: mpsc::Sender<Command>,
-    inputs: mpsc::Sender<Input>,
+    inputs: mpsc::Sender<(u64, Input)>,
     takings: watch::Receiver<Takings>,
     status: watch::Receiver<Status>,
     removed: AtomicBool,
@@ -134,7 +136,7 @@ impl Handle {
         journal: PathBuf,
         idle: Arc<Idle>,
         commands: mpsc::Sender<Command>,
-        (inputs, takings): (mpsc::Sender<Input>, watch::Receiver<Takings>),
+        (inputs, takings): (mpsc::Sender<(u64, Input)>, watch::Receiver<Takings>),
         status: watch::Receiver<Status>,
         task: &JoinHandle<()>,
     ) -> Self {
@@ -209,8 +211,8 @@ impl Handle {
         Cursor::open(&self.journal)
     }
 
-    /// Where standard input goes; waits when the process does not read.
-    pub(crate) fn inputs(&self) -> mpsc::Sender<Input> {
+    /// Where standard input goes, with the era that it is for; waits when the process does not read.
+    pub(crate) fn inputs(&self) -> mpsc::Sender<(u64, Input)> {
         self.inputs.clone()
     }
 
@@ -304,5 +306,29 @@ impl Handle {
         self.removed.store(true, Ordering::Relaxed);
         self.idle.close();
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_watches_is_told_of_the_end_of_the_run_they_began_with() {
+        let mut status = Status { written: 10, ..Status::default() };
+        // Of a run that nobody knows the end of, the next one's counts.
+        status.new_run(10);
+        assert_eq!(status.since(0), (10, None));
+        status.exit = Some(Exit::without_process(3, String::new(), 0));
+        assert_eq!(status.since(0).1.map(|exit| exit.code), Some(3));
+        // Its last bytes are not written yet when the next one begins.
+        status.new_run(15);
+        assert_eq!(status.since(1), (10, None));
+        status.written = 20;
+        for run in [0, 1] {
+            let (written, exit) = status.since(run);
+            assert_eq!((written, exit.map(|exit| exit.code)), (15, Some(3)));
+        }
+        assert_eq!(status.since(2), (20, None));
     }
 }
