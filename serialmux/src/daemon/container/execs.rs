@@ -505,6 +505,12 @@ mod tests {
         Known { session: id.to_owned(), ..Known::default() }
     }
 
+    async fn hang_up(attachment: Attachment) {
+        let told = attachment.notes.clone();
+        drop(attachment);
+        told.left().await;
+    }
+
     #[tokio::test]
     async fn a_client_that_hangs_up_is_missed_at_once_although_nothing_else_happens() {
         let (sender, mut notes) = mpsc::channel(4);
@@ -515,9 +521,7 @@ mod tests {
         let now = Instant::default();
         execs.settle(&mut link, now);
         assert_eq!(execs.deadline(), None);
-        let told = attachment.notes.clone();
-        drop(attachment);
-        told.left().await;
+        hang_up(attachment).await;
         execs.noted(notes.recv().await.unwrap(), Some(&mut link));
         execs.settle(&mut link, now);
         assert_eq!(execs.deadline(), Some(now + ABSENCE));
@@ -535,10 +539,7 @@ mod tests {
         let (mut execs, mut link) = (Execs::new(sender), test_link());
         let now = Instant::default();
         for comes_to_an_end in [true, false] {
-            let attachment = execs.attach(known("e"), 0);
-            let told = attachment.notes.clone();
-            drop(attachment);
-            told.left().await;
+            hang_up(execs.attach(known("e"), 0)).await;
             execs.noted(notes.recv().await.unwrap(), Some(&mut link));
             execs.settle(&mut link, now);
             assert_eq!(execs.deadline(), Some(now + ABSENCE));
