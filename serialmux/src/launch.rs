@@ -94,8 +94,11 @@ pub async fn daemon(place: &Place, tell: &mut dyn FnMut(&str)) -> anyhow::Result
     }
     std::fs::create_dir_all(place.dir())
         .with_context(|| format!("cannot make the state directory {}", place.dir().display()))?;
+    // Nobody else starts one meanwhile.
     let path = place.launching();
-    let _launching = tokio::task::spawn_blocking(move || alone(&path)).await??;
+    let taken = tokio::task::spawn_blocking(move || Held::take(&path)).await?;
+    let _launching =
+        taken.with_context(|| format!("cannot lock {}", place.launching().display()))?;
     // Somebody else may have started one meanwhile.
     if let Some(listen) = listening(&client).await? {
         return Ok(listen);
@@ -122,11 +125,4 @@ async fn listening(client: &Client) -> Result<Option<String>, ClientError> {
         Err(error) if error.is_absent() => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Waits until nobody else is starting a daemon.
-fn alone(path: &Path) -> anyhow::Result<Held> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let locked = file.and_then(|file| file.lock().map(|()| Held::new(file)));
-    locked.with_context(|| format!("cannot lock {}", path.display()))
 }

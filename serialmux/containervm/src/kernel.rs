@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     home::{Home, HomeError, private_dir},
     image::{blob::hex, stat_identity},
+    lock::Held,
 };
 
 /// Paths on the ISO.
@@ -98,8 +99,7 @@ pub fn sweep(home: &Home) -> io::Result<bool> {
     if !home.boot().exists() {
         return Ok(false);
     }
-    let lock = File::create(home.boot().join(LOCK))?;
-    lock.lock()?;
+    let _held = Held::take(&home.boot().join(LOCK))?;
     let mut any = false;
     for entry in fs::read_dir(home.boot())? {
         let path = entry?.path();
@@ -114,8 +114,7 @@ pub fn sweep(home: &Home) -> io::Result<bool> {
 fn extract(iso: &Path, parent: &Path, dir: &Path) -> Result<(), KernelError> {
     let keep = |source| KernelError::Keep { iso: iso.to_owned(), dir: dir.to_owned(), source };
     let wrong = |source| KernelError::Iso { iso: iso.to_owned(), source };
-    let lock = File::create(parent.join(LOCK)).map_err(keep)?;
-    lock.lock().map_err(keep)?;
+    let _held = Held::take(&parent.join(LOCK)).map_err(keep)?;
     if dir.exists() {
         return Ok(());
     }

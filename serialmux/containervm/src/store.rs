@@ -34,7 +34,7 @@ use crate::{
     identity::IdentityError,
     image::{self, ImageError},
     kernel,
-    lock::Held,
+    lock::{self, Held},
     qmp::QmpError,
     supervise,
 };
@@ -476,18 +476,11 @@ fn is_over(vm: &Vm) -> Result<bool, StoreError> {
 }
 
 fn held(path: &Path) -> Result<Held, StoreError> {
-    let file = lock_file(path)?;
-    file.lock().map_err(|source| failed(path, source))?;
-    Ok(Held::new(file))
+    Held::take(path).map_err(|source| failed(path, source))
 }
 
 fn lock_file(path: &Path) -> Result<File, StoreError> {
-    File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|source| failed(path, source))
+    lock::open(path).map_err(|source| failed(path, source))
 }
 
 /// Whether someone else holds the lock. Only with the store's guard held, for trying takes it for a moment.

@@ -24,10 +24,10 @@ pub use registry::RegistryError;
 use strangers::Strangers;
 
 use crate::place::Place;
-use containervm::lock::Held;
+use containervm::lock::{self, Held};
 use futures_util::future::join_all;
 use peer::Fresh;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -76,12 +76,7 @@ impl Daemon {
         let dir = place.dir();
         let state = |error| ServeError::State(dir.to_owned(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(state)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(place.lock())
-            .map_err(state)?;
+        let lock = lock::open(&place.lock()).map_err(state)?;
         let lock = match lock.try_lock() {
             Ok(()) => Held::new(lock),
             Err(fs::TryLockError::WouldBlock) => return Err(ServeError::Running(dir.to_owned())),

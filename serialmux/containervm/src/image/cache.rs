@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ImageConfig, ImageError, paths};
 use crate::home::private_dir;
-use crate::lock::Held;
+use crate::lock::{self, Held};
 use crate::tree::Tree;
 
 /// An image that can be copied; it is not removed while this exists.
@@ -154,13 +154,7 @@ impl Cache {
     }
 
     fn lock_file(&self, key: &str) -> Result<File, ImageError> {
-        let path = self.file(key, "lock");
-        File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(|source| self.failed(source))
+        lock::open(&self.file(key, "lock")).map_err(|source| self.failed(source))
     }
 
     /// Keeps the list of an image's paths; a list that is not whole is not left.
