@@ -72,10 +72,7 @@ async fn a_daemon_killed_in_the_middle_loses_and_repeats_nothing() {
 async fn a_daemon_killed_between_the_exit_and_the_last_output_waits_for_that() {
     let (mut lab, mut guest) = running().await;
     let sent = noise(200_000);
-    let mut printed = 0;
-    while printed < sent.len() {
-        printed += guest.print(Stdout, &sent[printed..]);
-    }
+    guest.print_at_once(&sent);
     guest.exited(4);
     // The exit goes first, and of the output what fits into the window.
     guest.gasp().await;
@@ -98,10 +95,7 @@ async fn of_a_vm_that_is_killed_while_it_is_spoken_to_all_that_arrived_is_kept()
     let (lab, mut guest) = running().await;
     let (mut sender, mut receiver) = lab.attach(true).await;
     let sent = noise(40_000);
-    let mut printed = 0;
-    while printed < sent.len() {
-        printed += guest.print(Stdout, &sent[printed..]);
-    }
+    guest.print_at_once(&sent);
     let typing = tokio::spawn(async move {
         let key = Input { body: Some(input::Body::Bytes("x".into())), at: 0 };
         while sender.send(&key).await.is_ok() {}
@@ -275,10 +269,7 @@ async fn a_vm_that_dies_amid_its_output_ends_what_follows_it_at_once() {
     let lab = Lab::new().await;
     lab.register(false).await.unwrap();
     for boot in 1..=10 {
-        let mut guest = Guest::new(KEY, Sealed, boot);
-        guest.connect(lab.listen).await;
-        guest.started();
-        guest.until("the start", |guest| guest.sessions > 0 && guest.is_drained()).await;
+        let mut guest = lab.boot(boot).await;
         let (_sender, receiver) = lab.attach(false).await;
         for part in noise(100_000).chunks(10_000) {
             assert_eq!(guest.print(Stdout, part), part.len());
@@ -300,16 +291,10 @@ async fn what_a_vm_said_last_is_read_before_it_counts_as_gone() {
     lab.register(false).await.unwrap();
     let state = lab.place.containers().join(ID).join("state.new");
     for boot in 1..=8 {
-        let mut guest = Guest::new(KEY, Sealed, boot);
-        guest.connect(lab.listen).await;
-        guest.started();
-        guest.until("the start", |guest| guest.sessions > 0 && guest.is_drained()).await;
+        let mut guest = lab.boot(boot).await;
         let (_sender, receiver) = lab.attach(false).await;
         let sent = noise(50_000);
-        let mut printed = 0;
-        while printed < sent.len() {
-            printed += guest.print(Stdout, &sent[printed..]);
-        }
+        guest.print_at_once(&sent);
         guest.exited(4);
         // The exit comes first, and saving it takes until somebody reads what is written.
         assert!(std::process::Command::new("mkfifo").arg(&state).status().unwrap().success());
@@ -356,10 +341,7 @@ async fn what_a_full_disk_did_not_take_of_a_run_is_written_before_the_next_one()
         return eprintln!("skipped: mounting a small tmpfs needs root");
     };
     lab.register(false).await.unwrap();
-    let mut guest = Guest::new(KEY, Sealed, 1);
-    guest.connect(lab.listen).await;
-    guest.started();
-    guest.until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained()).await;
+    let mut guest = lab.boot(1).await;
     let (_sender, receiver) = lab.attach(true).await;
     disk.fill();
     // More than waits for a disk of a VM that is there, yet little on the line.

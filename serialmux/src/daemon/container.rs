@@ -189,7 +189,7 @@ impl Container {
                 moved = exchange(&mut self.line, writing) => match moved {
                     Moved::In(read) => self.arrived(read),
                     Moved::Out(Ok(())) => {}
-                    Moved::Out(Err(error)) => self.cut(&error),
+                    Moved::Out(Err(error)) => self.cut(&error.to_string()),
                 },
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(far_away)),
                     if deadline.is_some() => self.timeout(),
@@ -256,9 +256,9 @@ impl Container {
         }
     }
 
-    fn cut(&mut self, error: &io::Error) {
+    fn cut(&mut self, why: &str) {
         if let Some(line) = &mut self.line {
-            line.is_cut = Some(error.to_string());
+            line.is_cut.get_or_insert_with(|| why.to_owned());
         }
     }
 

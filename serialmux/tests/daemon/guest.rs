@@ -169,6 +169,15 @@ impl Guest {
         n
     }
 
+    /// Puts out all of this, for which there is room.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) fn print_at_once(&mut self, bytes: &[u8]) {
+        let mut printed = 0;
+        while printed < bytes.len() {
+            printed += self.print(chunk::Stream::Stdout, &bytes[printed..]);
+        }
+    }
+
     /// Opens the stream of a request.
     #[allow(dead_code, reason = "not every test that shares this needs it")]
     pub(crate) fn open_stream(&mut self, request: u64) -> ChannelId {

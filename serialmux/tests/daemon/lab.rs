@@ -80,6 +80,17 @@ impl Lab {
         self.client.register(register).await
     }
 
+    /// The guest of such a boot, whose process is known to run.
+    pub(crate) async fn boot(&self, boot: u8) -> Guest {
+        let mut guest = Guest::new(KEY, Sealed, boot);
+        guest.connect(self.listen).await;
+        guest.started();
+        guest
+            .until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained())
+            .await;
+        guest
+    }
+
     pub(crate) async fn attach(&self, from_start: bool) -> (Sender, Receiver) {
         let attach = request::Attach {
             container: "web".into(),
@@ -97,10 +108,7 @@ impl Lab {
 pub(crate) async fn running() -> (Lab, Guest) {
     let lab = Lab::new().await;
     lab.register(false).await.unwrap();
-    let mut guest = Guest::new(KEY, Sealed, 1);
-    guest.connect(lab.listen).await;
-    guest.started();
-    guest.until("the start to be known", |guest| guest.sessions > 0 && guest.is_drained()).await;
+    let guest = lab.boot(1).await;
     (lab, guest)
 }
 

@@ -33,9 +33,7 @@ impl Farewells {
 
 impl Container {
     pub(super) fn hear_farewell(&mut self, text: String, reply: oneshot::Sender<bool>) {
-        if let Some(line) = &mut self.line {
-            line.is_cut.get_or_insert_with(|| "the VM is gone".to_owned());
-        }
+        self.cut("the VM is gone");
         let until = clock::now() + LAST_WORDS;
         self.farewells.said.push(Farewell { text, reply, until });
     }
